@@ -1,0 +1,259 @@
+"""The run's parameters: typed sections, checked once at the border, frozen ever after.
+
+``Config.load("params.yaml")`` either returns a whole, valid configuration or raises one
+:class:`ConfigError` whose message is a line a user can act on: file, key, value, rule, fix.
+Past this border every function takes its own section (``cfg.model``), never the whole.
+
+A field without a default must be spelled out in params.yaml. A field with a default is a
+*switch*: absent means off, and an off switch is left out of the fingerprint, so that adding a
+new one to this file changes no finished run.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reprogpt.params_file import ConfigError, explain, merge, read_yaml
+
+__all__ = ["Config", "ConfigError", "merge", "read_yaml"]
+
+Count = Annotated[int, Field(ge=1)]
+Counts0 = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of params: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def canonical(self) -> dict[str, Any]:
+        """The values that make this section what it is, switches that are off left out."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class HubConfig(Section):
+    """A data set on the Hugging Face Hub, pinned."""
+
+    id: str
+    """owner/name"""
+    config: str | None
+    """The data set's configuration (subset), or null for its only one."""
+    split: str
+    text_field: str
+    """The column that holds the text."""
+    revision: str
+    """A commit hash: branches move, runs must not."""
+
+
+class DownloadConfig(Section):
+    """Which text. See corpora.py."""
+
+    corpus: str
+    files: list[str] | None
+    """Globs for the corpora `files` and `shards`, relative to the project."""
+    hub: HubConfig | None
+    max_bytes: Count | None
+    """Take only the first part of the corpus: bytes of text, or null for all of it."""
+    max_documents: Count | None
+    text_field: str = "text"
+    """Corpus `files`: the field of a .jsonl, .parquet or .csv file that holds the text."""
+
+    @model_validator(mode="after")
+    def _sources(self) -> Self:
+        if self.corpus in ("files", "shards") and not self.files:
+            raise ValueError("files||must name at least one glob when corpus is "
+                             f"'{self.corpus}'||set it, e.g. files: [my/*.txt]")
+        if self.corpus == "hub" and self.hub is None:
+            raise ValueError("hub||must be set when corpus is 'hub'||give id, config, split, "
+                             "text_field and revision")
+        return self
+
+
+class TokenizeConfig(Section):
+    """How text becomes uint16 shards, and which of it is held out."""
+
+    encoding: Literal["gpt2", "char"]
+    shard_tokens: Annotated[int, Field(ge=1024)]
+    split: Literal["first", "hash", "tail"]
+    """Which part is held out: the first documents in order, documents by a seeded hash, or the
+    tail of the text."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Held out: a fraction of the documents (`hash`) or of the text (`tail`, `first`)..."""
+    val_tokens: Count | None = None
+    """...or at least this many tokens. Exactly one of the two is given."""
+    unknown: Literal["error", "drop"] = "error"
+    """Encoding `char`: what a held-out character that training never saw becomes."""
+    track: Literal["shards", "manifest"] = "shards"
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.val_fraction is None) == (self.val_tokens is None):
+            raise ValueError("val_fraction||and val_tokens cannot be both set or both null"
+                             "||give one of the two")
+        if self.split == "hash" and self.val_fraction is None:
+            raise ValueError("val_fraction||must be set when split is 'hash'||e.g. 0.1")
+        return self
+
+
+class ModelConfig(Section):
+    """The network. The defaults of every switch are GPT-2's."""
+
+    architecture: str
+    """`gpt` (model.py), or the name of one of the lecture's rungs (rungs.py)."""
+    n_layer: Count
+    n_head: Count
+    n_embd: Count
+    block_size: Count
+    """T: the longest context, in tokens."""
+    dropout: Fraction
+    bias: bool
+    init_from: str | None
+    """Start from these weights: a model directory, or a Hub id such as gpt2."""
+
+    @model_validator(mode="after")
+    def _heads(self) -> Self:
+        if self.n_embd % self.n_head:
+            near = max(1, round(self.n_embd / self.n_head)) * self.n_head
+            raise ValueError(f"n_embd||must be a multiple of n_head = {self.n_head}||try {near}")
+        return self
+
+
+class TrainConfig(Section):
+    """The recipe."""
+
+    max_steps: Counts0
+    batch_tokens: Count
+    """Tokens in one optimizer step, over all processes and micro-steps."""
+    lr: Positive
+    min_lr: NonNegative
+    warmup_steps: Counts0
+    weight_decay: NonNegative
+    beta1: Fraction
+    beta2: Fraction
+    grad_clip: NonNegative
+    """Clip the gradient's global norm to this; 0 clips nothing."""
+    schedule: Literal["cosine", "constant", "linear", "wsd"]
+    optimizer: Literal["adamw", "muon"]
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"]
+    order: Literal["shuffled", "sequential"]
+    eval_interval: Count
+    val_tokens: Count
+    """Tokens of the validation split scored every eval_interval steps: the same ones always."""
+    log_interval: Count
+    keep: Literal["last", "best"]
+    """Which weights become models/gpt: the last, or the best by validation loss."""
+    deterministic: bool
+    """The same bytes of weights from the same params on the same machine and topology."""
+    max_loss_spike: Annotated[float, Field(gt=1)] | None = None
+    """Stop when a step's loss exceeds its own running mean by this factor."""
+
+    @model_validator(mode="after")
+    def _schedule(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr||must be at most lr = {self.lr}||try {self.lr / 10:g}")
+        if self.max_steps and self.warmup_steps >= self.max_steps:
+            raise ValueError(f"warmup_steps||must be below max_steps = {self.max_steps}"
+                             f"||try {self.max_steps // 10}")
+        return self
+
+
+class EvaluateConfig(Section):
+    """What the finished model is measured by."""
+
+    val_tokens: Count | None
+    """Tokens of the validation split to score; null for all of it."""
+    hellaswag_examples: Annotated[int, Field(ge=0, le=10042)] | None
+    """Evenly spaced examples out of HellaSwag's 10,042; null for all, 0 for none."""
+
+
+class SampleConfig(Section):
+    """What the finished model is asked to write."""
+
+    prompts: Annotated[list[str], Field(min_length=1)]
+    num_samples: Count
+    """Samples per prompt."""
+    max_new_tokens: Count
+    temperature: NonNegative
+    """0 is greedy."""
+    top_k: Count | None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None
+
+
+class RuntimeConfig(Section):
+    """Where and how it runs. Nothing here may change a result beyond rounding."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    nproc: Count | Literal["auto"]
+    """Training processes: auto is one per GPU, or one."""
+    micro_batch: Count | Literal["auto"]
+    """At most this many rows of block_size tokens go through the model at a time."""
+    compile: bool | Literal["auto"]
+    workers: Count | Literal["auto"]
+    """Tokenizing processes: auto is one per core."""
+    checkpoint_interval: Count
+    """Steps between checkpoints: what a kill can cost."""
+    launcher: Literal["torchrun", "slurm"]
+    resume: str | None
+    """Continue the unfinished run with this fingerprint, under edited code."""
+    keep_checkpoints: Count = 2
+    """How many of the last checkpoints of a run stay on disk."""
+    verify: Literal["sampled", "full"] = "sampled"
+    """How much of each shard is checked against its checksum before training opens it."""
+
+
+class Config(Section):
+    """params.yaml, whole. ``Config.load`` makes one."""
+
+    preset: str
+    """The preset that these params started from; `python -m pipeline.preset NAME` writes it."""
+    seed: Counts0
+    download: DownloadConfig
+    tokenize: TokenizeConfig
+    model: ModelConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    sample: SampleConfig
+    runtime: RuntimeConfig
+
+    @model_validator(mode="after")
+    def _whole_rows(self) -> Self:
+        block, tokens = self.model.block_size, self.train.batch_tokens
+        if tokens % block:
+            near = max(1, round(tokens / block)) * block
+            raise ValueError("train.batch_tokens||must be a multiple of model.block_size = "
+                             f"{block}||try {near}")
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path = "params.yaml") -> Self:
+        """Reads and checks a params file. Raises ConfigError with one line a user can act on."""
+        return cls.parse(read_yaml(path), source=str(path))
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], source: str = "params") -> Self:
+        """The same for values already read; ``source`` names their file in messages."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls, source)) from None
+
+    def fingerprint(self, contents: Iterable[tuple[str, str]]) -> str:
+        """16 hex digits that name a training run.
+
+        Covers model, train and seed, and ``contents``: (name, sha256) of everything else that
+        decides the weights (token manifest, initial weights, source files). Never `runtime`.
+        """
+        identity = {
+            "model": self.model.canonical(),
+            "train": self.train.canonical(),
+            "seed": self.seed,
+            "contents": sorted(contents),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
