@@ -204,6 +204,10 @@ class RuntimeConfig(Section):
     """Continue the unfinished run with this fingerprint, under edited code."""
     keep_checkpoints: Count = 2
     """How many of the last checkpoints of a run stay on disk."""
+    max_restarts: Counts0 = 3
+    """How often the group of processes is started again after one of it dies."""
+    timeout: Positive = 600.0
+    """Seconds after which a process that the others wait for counts as hung."""
     verify: Literal["sampled", "full"] = "sampled"
     """How much of each shard is checked against its checksum before training opens it."""
 

@@ -57,7 +57,8 @@ class _ChunkedNll(torch.autograd.Function):
             total -= (logp.gather(1, index)[:, 0] * valid).sum()
             if grad_hidden is not None and grad_weight is not None:
                 # d nll / d logits = softmax - onehot, and 0 where the target is masked
-                grad = logp.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=logp.dtype))
+                grad = logp.exp_()
+                grad[torch.arange(len(y), device=y.device), index[:, 0]] -= 1
                 grad = grad.mul_(valid[:, None]).to(x.dtype)
                 grad_hidden[rows] = grad @ weight
                 grad_weight[:vocab_size].addmm_(grad.t().to(grad_weight.dtype),

@@ -1,0 +1,61 @@
+"""What a run writes about itself: metrics/train.csv as it goes, metrics/train.json at its end.
+
+The rows live in the checkpoint, and the file is rebuilt from there on resume, so that no step
+stands in it twice or is missing, however often the run was killed.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import IO, Any
+
+from reprogpt.checkpoint import atomic_write
+
+COLUMNS = ("step", "train_loss", "val_loss", "lr", "grad_norm", "tokens", "seconds",
+           "tokens_per_second")
+Row = dict[str, float]
+
+
+class Journal:
+    """metrics/train.csv: a header, then one flushed line per logged step.
+
+    A value that was not measured is ``nan`` (an empty field would be drawn as 0).
+    """
+
+    def __init__(self, path: Path | None, rows: list[Row]) -> None:
+        """Writes the ``rows`` so far; ``path`` None keeps them in memory only (ranks above 0)."""
+        self.rows = rows
+        self._file: IO[str] | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # it may be a hard link into a cache
+            self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
+            self._file.write(",".join(COLUMNS) + "\n" + "".join(map(_line, rows)))
+            self._file.flush()
+
+    def write(self, row: Row) -> None:
+        """Adds one step's row."""
+        self.rows.append(row)
+        if self._file is not None:
+            self._file.write(_line(row))
+            self._file.flush()
+
+    def last(self, column: str) -> float:
+        """The newest measured value of a column; nan when there is none."""
+        values = (row[column] for row in reversed(self.rows))
+        return next((v for v in values if not math.isnan(v)), math.nan)
+
+
+def _line(row: Row) -> str:
+    return ",".join(f"{row[c]:.8g}" for c in COLUMNS) + "\n"
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a metrics file: readable JSON in which what is not a number is null."""
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: clean(v) for k, v in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    with atomic_write(path) as file:
+        file.write((json.dumps(clean(values), indent=2) + "\n").encode())

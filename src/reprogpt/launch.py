@@ -1,0 +1,150 @@
+"""Starting a training: torchrun on this machine, or srun + torchrun on a Slurm cluster.
+
+The launcher is the process DVC sees. It holds the run's lock, hands signals on, notices when its
+own parent dies, and stays until the last training process is gone. It never imports torch.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import reprogpt
+from reprogpt.run_dir import RunDir
+from reprogpt.signals import SIGNALS, die_with_parent
+
+GRACE_SECONDS = 40.0
+"""After a signal: time for a checkpoint. torchrun itself kills its workers after 30 s."""
+
+
+class TrainingFailed(RuntimeError):
+    """The training did not finish; the message says why and how to go on."""
+
+
+def launch(run: RunDir) -> None:
+    """Trains ``run`` to its end in ``runtime.nproc`` processes. Raises TrainingFailed."""
+    die_with_parent()
+    descriptor = run.lock()
+    run.failure.unlink(missing_ok=True)
+    command = LAUNCHERS[run.config.runtime.launcher](run)
+    received: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+
+    before = {s: signal.signal(s, note) for s in SIGNALS}
+    try:
+        # A session of its own: Ctrl-C reaches only this process, which hands it on once.
+        child = subprocess.Popen(command, env=_environment(run), pass_fds=[descriptor],
+                                 start_new_session=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+        status = _wait(child, run, received)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        os.close(descriptor)
+    if run.failure.exists():
+        raise TrainingFailed(run.failure.read_text())
+    if received:
+        name = signal.Signals(received[0]).name
+        raise TrainingFailed(f"training stopped by {name}; its checkpoint is in runs/"
+                             f"{run.path.name}, and the same command continues from there")
+    if status != 0:
+        raise TrainingFailed(f"training ended with status {status}, the reason is above; the same "
+                             f"command continues from the last checkpoint in runs/{run.path.name}")
+
+
+def _wait(child: subprocess.Popen[bytes], run: RunDir, received: list[int]) -> int:
+    """Waits for the child; hands on the first signal; ends a group whose failure is final."""
+    deadline = None
+    while (status := child.poll()) is None:
+        time.sleep(0.05)
+        if deadline is None and (received or run.failure.exists()):
+            child.send_signal(received[0] if received else signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
+        elif deadline is not None and time.monotonic() > deadline:
+            os.killpg(child.pid, signal.SIGKILL)
+            deadline = time.monotonic() + GRACE_SECONDS
+    return status
+
+
+def processes(run: RunDir) -> int:
+    """Training processes on this machine: ``runtime.nproc``, or one per GPU, or one."""
+    runtime = run.config.runtime
+    return max(1, gpu_count(runtime.device)) if runtime.nproc == "auto" else runtime.nproc
+
+
+def gpu_count(device_setting: str) -> int:
+    """GPUs that training could use. Counted without torch, whose import takes seconds that the
+    launcher would only wait for: the driver's device files, or what the user left visible."""
+    if device_setting not in ("auto", "cuda"):
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = [p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()]
+    if visible is None or not present:
+        return len(present)
+    return len([v for v in visible.split(",") if v.strip() not in ("", "-1")])
+
+
+def _torchrun(run: RunDir) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone",
+            f"--nproc-per-node={processes(run)}", *_torchrun_options(run)]
+
+
+def _torchrun_options(run: RunDir) -> list[str]:
+    return [f"--max-restarts={run.config.runtime.max_restarts}", "--monitor-interval=0.2",
+            "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1", "-m", "reprogpt.train", str(run.path)]
+
+
+def _slurm(run: RunDir) -> list[str]:
+    """Inside an allocation: one torchrun per node, meeting at the first node. Outside of one,
+    sbatch asks for it with the options in SBATCH_* variables, and waits."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return ["sbatch", "--wait", "--signal=B:USR1@120",
+                f"--wrap=exec {sys.executable} -m reprogpt.launch {run.path}"]
+    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+    hosts = subprocess.run(["scontrol", "show", "hostnames"], check=True, text=True,
+                           capture_output=True).stdout.split()
+    port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000
+    return ["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", sys.executable,
+            "-m", "torch.distributed.run", f"--nnodes={nodes}",
+            f"--nproc-per-node={processes(run)}", f"--rdzv-id={os.environ['SLURM_JOB_ID']}",
+            "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0]}:{port}", *_torchrun_options(run)]
+
+
+LAUNCHERS = {"torchrun": _torchrun, "slurm": _slurm}
+
+
+def _environment(run: RunDir) -> dict[str, str]:
+    env = dict(os.environ)
+    # The training processes import the code of this checkout, whatever is installed.
+    source = str(Path(reprogpt.__file__).parents[1])
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (source, env.get("PYTHONPATH"))))
+    # Restarts hang now and then when the rendezvous store is shared with the workers.
+    env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    env.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes(run))))
+    env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if run.config.train.deterministic:
+        env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return env
+
+
+def _cores() -> int:
+    """Cores this process may use (a container may have fewer than the machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> int:
+    """``python -m reprogpt.launch RUN_DIR``: what sbatch starts on the first node."""
+    try:
+        launch(RunDir.open(Path(sys.argv[1])))
+    except (TrainingFailed, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

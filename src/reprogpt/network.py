@@ -1,0 +1,143 @@
+"""The model as training runs it: with its loss, compiled, and shared among processes."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from reprogpt import hf
+from reprogpt.dropout import row_keys
+from reprogpt.loader import Loader
+from reprogpt.loss import nll
+from reprogpt.model import GPT, build_model
+from reprogpt.run_dir import RunDir
+from reprogpt.runtime import Process, autocast, resolve_precision
+from reprogpt.shards import read_manifest
+
+CPU_CHUNK_ROWS = 128
+"""Rows of logits at a time on a CPU: 128 x 50,304 float32 values are 26 MB, about a last-level
+cache. On a GPU the logits are computed whole."""
+CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
+"""Where the search for runtime.micro_batch: auto begins, in tokens."""
+
+
+class NextToken(nn.Module):
+    """The model and its loss as one module, so that both are compiled and wrapped together."""
+
+    def __init__(self, model: GPT, chunk_rows: int | None) -> None:
+        super().__init__()
+        self.model, self.chunk_rows = model, chunk_rows
+
+    def forward(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+        """idx, targets (b, T) int64, keys (b,) int32 -> sum of nll over the valid targets."""
+        x = self.model(idx, keys)
+        return nll(x, self.model.head_weight, targets, self.model.vocab_size, self.chunk_rows)
+
+
+class Network:
+    """``net(idx, targets, keys)`` is the loss; ``net.model`` the bare model behind it."""
+
+    def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any]) -> None:
+        self.model, self.process, self.seed, self.resolved = model, process, seed, resolved
+        chunk_rows = CPU_CHUNK_ROWS if process.device.type == "cpu" else None
+        self._step: Any = NextToken(model, chunk_rows)
+        if resolved["compile"]:
+            self._step = torch.compile(self._step, dynamic=False)
+
+    @property
+    def precision(self) -> str:
+        return str(self.resolved["precision"])
+
+    @property
+    def micro_batch(self) -> int:
+        return int(self.resolved["micro_batch"])
+
+    def __call__(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+        with autocast(self.process.device, self.precision):
+            loss: Tensor = self._step(idx, targets, keys)
+        return loss
+
+    def synced(self, last: bool) -> AbstractContextManager[Any]:
+        """The context of one micro-step: gradients are exchanged in the last one only."""
+        if self.process.world_size == 1 or last:
+            return contextlib.nullcontext()
+        return self._step.no_sync()  # type: ignore[no-any-return]
+
+    def warm_up(self, loader: Loader) -> None:
+        """Two throw-away passes, so that every start of a run, first or resumed, computes alike.
+
+        DDP rebuilds its buckets after its first backward pass, which changes the order of its
+        sums: without these, a resumed run would differ in the last bits from a straight one.
+        They also find a micro-batch that fits, and pay for compilation before the clock starts.
+        """
+        while not self._fits(loader):
+            if self.micro_batch == 1:
+                raise ValueError("out of memory with one row at a time: lower model.block_size "
+                                 "or the model, or use a larger device")
+            self.resolved["micro_batch"] = self.micro_batch // 2
+        if self.process.world_size > 1:
+            self._step = DistributedDataParallel(self._step, gradient_as_bucket_view=True,
+                                                 static_graph=True, broadcast_buffers=False)
+            for _ in range(2):  # both synchronous: static_graph refuses a first pass without
+                self._throw_away(loader)
+
+    def _fits(self, loader: Loader) -> bool:
+        """One pass without the group; False when any process ran out of memory."""
+        if self.process.device.type != "cuda":
+            return True
+        try:
+            self._throw_away(loader)
+            full = False
+        except torch.OutOfMemoryError:
+            full = True
+        if full:
+            self.model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        return not self.process.any(full)
+
+    def _throw_away(self, loader: Loader) -> None:
+        process = self.process
+        batch = loader.batch(0, process.rank, process.world_size)
+        part = next(batch.micro_steps(self.micro_batch)).to(process.device)
+        self(part.idx, part.targets, row_keys(self.seed, 0, part.rows)).backward()
+        self.model.zero_grad(set_to_none=True)
+
+
+def build_network(run: RunDir, process: Process, loader: Loader,
+                  resolved: dict[str, Any]) -> Network:
+    """The run's model on the process's device, from model.init_from or from the seed.
+
+    ``resolved`` is what every `auto` meant when the run began; empty when it begins now.
+    """
+    cfg, device = run.config, process.device
+    vocab_size = read_manifest(Path(run.paths.tokens)).tokenizer.n_vocab
+    if (Path(run.paths.init) / "config.json").exists():
+        model, _ = hf.load_model(Path(run.paths.init), cfg.model)
+        if model.vocab_size != vocab_size:
+            raise ValueError(f"params.yaml: model.init_from={cfg.model.init_from} has a vocabulary "
+                             f"of {model.vocab_size}, tokenize.encoding={cfg.tokenize.encoding} "
+                             f"one of {vocab_size}; use the encoding it was trained with")
+    else:
+        model = build_model(cfg.model, vocab_size)
+        model.init_weights(torch.Generator().manual_seed(cfg.seed))
+    if loader.rows < process.world_size:
+        raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the "
+                         f"{loader.rows} rows of a batch; lower it or raise train.batch_tokens")
+    return Network(model.to(device), process, cfg.seed, _resolve(run, process, loader, resolved))
+
+
+def _resolve(run: RunDir, process: Process, loader: Loader, known: dict[str, Any]) -> dict[str, Any]:
+    """What each `auto` means here; one that was resolved when the run began keeps its meaning."""
+    runtime, device = run.config.runtime, process.device
+    rows = -(-loader.rows // process.world_size)
+    limit = GPU_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS
+    asked = {"precision": run.config.train.precision, "micro_batch": runtime.micro_batch,
+             "compile": runtime.compile}
+    auto = {"precision": resolve_precision("auto", device), "compile": device.type == "cuda",
+            "micro_batch": max(1, min(rows, limit // loader.block_size))} | known
+    resolve_precision(run.config.train.precision, device)
+    return {key: auto[key] if value == "auto" else value for key, value in asked.items()}

@@ -1,0 +1,51 @@
+"""A pseudo-random permutation of 0..n-1 that takes no memory, however large n is.
+
+A Feistel network permutes the integers below the next power of four; values that land outside
+0..n-1 are put through again until they land inside (cycle walking), which on average takes fewer
+than four rounds. Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002).
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 6
+
+
+def draw(limit: int, *key: int) -> int:
+    """One uniform integer in 0..limit-1, decided by ``key``. (Bias below limit / 2^128.)"""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
+    return int.from_bytes(digest, "little") % limit
+
+
+class Permutation:
+    """The permutation of 0..n-1 that ``key`` names."""
+
+    def __init__(self, n: int, *key: int) -> None:
+        assert n >= 1
+        self.n = n
+        self.half_bits = max(1, -(-(n - 1).bit_length() // 2))
+        self.round_keys = [np.uint64(draw(2**64, *key, r)) for r in range(ROUNDS)]
+
+    def __call__(self, i: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Indices (k,) in 0..n-1 -> where each goes (k,), also in 0..n-1."""
+        out = self._network(i.astype(np.uint64))
+        while (outside := out >= self.n).any():
+            out[outside] = self._network(out[outside])
+        return out.astype(np.int64)
+
+    def _network(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        shift, low = np.uint64(self.half_bits), np.uint64((1 << self.half_bits) - 1)
+        left, right = x >> shift, x & low
+        for key in self.round_keys:
+            left, right = right, left ^ (_mix(right ^ key) & low)
+        return (left << shift) | right
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finalizer (Steele, Lea and Flood, 2014): every bit in moves every bit out."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

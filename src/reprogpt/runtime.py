@@ -1,0 +1,160 @@
+"""The process: which of how many it is, on which device, in which precision, how deterministic.
+
+Only this file reads RANK, or asks about CUDA; everything below it is handed a :class:`Process`.
+"""
+
+import contextlib
+import datetime
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+DTYPES = {"float32": torch.float32, "tf32": torch.float32,
+          "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+PEAK_FLOPS = {  # dense bf16, from the vendors' datasheets; the first name that matches counts
+    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "B200": 2250e12,
+    "A100": 312e12, "A10G": 70e12, "A40": 149.7e12, "A6000": 154.8e12, "L40S": 362e12,
+    "L4": 121e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of ``world_size`` training processes, and the device that is its own."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    restarts: int = 0
+    """How often the group has been restarted after one of it failed."""
+
+    @property
+    def is_first(self) -> bool:
+        """Rank 0 writes, prints and shows progress; the others only compute."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """True on every process when it is true on one. All must call it."""
+        if self.world_size == 1:
+            return flag
+        votes = torch.tensor(int(flag))
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        return bool(votes)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The element-wise sum over all processes, in place. All must call it."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's ``value``, on every process. All must call it."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def pick_device(setting: str, local_rank: int = 0) -> torch.device:
+    """``runtime.device`` made concrete. Raises ValueError when it is not there."""
+    if setting == "auto":
+        setting = ("cuda" if torch.cuda.is_available()
+                   else "mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(setting)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"params.yaml: runtime.device={setting} but torch sees no CUDA "
+                             "device; set it to auto or cpu")
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise ValueError(f"params.yaml: runtime.device={setting} needs GPU {index}, but there "
+                             f"are {torch.cuda.device_count()}; lower runtime.nproc or device")
+        return torch.device("cuda", index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("params.yaml: runtime.device=mps but there is none; set it to auto or cpu")
+    return device
+
+
+@contextlib.contextmanager
+def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Process]:
+    """Joins the group that torchrun started (or runs alone) and leaves it at the end.
+
+    A collective that waits longer than ``timeout_seconds`` for a process that hangs raises.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = pick_device(device_setting, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if world > 1:
+        # CPU tensors go through gloo (stop votes, statistics), CUDA tensors through NCCL.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        timeout = datetime.timedelta(seconds=timeout_seconds)
+        dist.init_process_group(backend, timeout=timeout)
+    try:
+        yield Process(rank, world, device, restarts)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def resolve_precision(setting: str, device: torch.device) -> str:
+    """``train.precision`` made concrete: auto is bfloat16 where the GPU computes it natively
+    (compute capability 8 and up: not V100, not T4, which only emulate it), else float32."""
+    if setting == "auto":
+        native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+        return "bfloat16" if native else "float32"
+    if setting == "tf32" and device.type != "cuda":
+        raise ValueError(f"params.yaml: train.precision=tf32 needs a CUDA device, not "
+                         f"{device.type}; set it to auto or float32")
+    return setting
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a forward pass computes in ``precision`` (weights stay float32)."""
+    if DTYPES[precision] == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def set_determinism(deterministic: bool, precision: str) -> None:
+    """Same inputs, same bits, on this machine. Costs up to a fifth of the speed on a GPU (sorted
+    embedding gradients, no cuDNN autotuning) and nothing on a CPU. cuBLAS wants its workspace
+    fixed before CUDA starts: launch.py puts CUBLAS_WORKSPACE_CONFIG into the environment."""
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, and slow
+    torch.backends.cudnn.benchmark = not deterministic
+    tf32 = "tf32" if precision != "float32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = tf32
+    torch.backends.cudnn.fp32_precision = tf32  # type: ignore[attr-defined]
+
+
+def numerics(device: torch.device) -> dict[str, str]:
+    """What the last bits of a result depend on besides the params; a resume compares it."""
+    name = (torch.cuda.get_device_name(device) if device.type == "cuda"
+            else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
+    return {"torch": torch.__version__, "device": name, "threads": str(torch.get_num_threads())}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's dense bf16 FLOP/s by its datasheet; None when it is not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all it was given, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,300 @@
+"""Training: build -> restore -> step loop -> save. One process of a torchrun group runs this.
+
+    python -m reprogpt.train RUN_DIR
+
+Everything that decides the weights is in RUN_DIR/run.json, the shards and the newest checkpoint.
+"""
+
+import math
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from reprogpt import checkpoint, hf
+from reprogpt.dropout import row_keys
+from reprogpt.evals import validation_loss
+from reprogpt.journal import Journal, Row, write_json
+from reprogpt.loader import Batch, Loader
+from reprogpt.network import Network, build_network
+from reprogpt.optim import build_optimizer, lr_at, set_lr
+from reprogpt.run_dir import RunDir
+from reprogpt.runtime import (
+    Process,
+    numerics,
+    peak_flops,
+    process_group,
+    set_determinism,
+    synchronize,
+)
+from reprogpt.shards import TokenStream
+from reprogpt.signals import StopSignals, die_with_parent
+
+
+class NotFinite(ValueError):
+    """The loss or the gradient stopped being a number."""
+
+
+class Trainer:
+    """One run on one process. ``Trainer(run, process).run()`` trains what is left of it."""
+
+    def __init__(self, run: RunDir, process: Process) -> None:
+        self.run_dir, self.process, self.cfg = run, process, run.config
+        train, model = self.cfg.train, self.cfg.model
+        tokens = Path(run.paths.tokens)
+        verify = self.cfg.runtime.verify
+        self.loader = Loader(TokenStream(tokens, "train", verify), train.batch_tokens,
+                             model.block_size, self.cfg.seed, train.order)
+        self.val_stream = TokenStream(tokens, "val", verify)
+
+        # Rank 0 alone looks for the newest whole checkpoint (and sets spoiled ones aside).
+        state = checkpoint.latest(run.path) if process.is_first else None
+        step = process.from_first(state["step"] if state else None)
+        if step is not None and state is None:
+            state = checkpoint.load(run.path / f"step_{step:06d}.pt")
+        self.step: int = step or 0
+        resolved = state["resolved"] if state else {}
+        set_determinism(train.deterministic, train.precision)
+        self.net: Network = build_network(run, process, self.loader, resolved)
+        self.model = self.net.model
+        self.optimizer = build_optimizer(self.model, train)
+        self.scaler = torch.amp.GradScaler(process.device.type,
+                                           enabled=self.net.resolved["precision"] == "float16")
+        self.seconds = 0.0
+        self.best: dict[str, float] | None = None
+        self.recent: deque[float] = deque(maxlen=train.eval_interval)
+        rows: list[Row] = []
+        if state is not None:
+            rows = self._restore(state)
+        self.journal = Journal(Path(run.paths.csv) if process.is_first else None, rows)
+        self._pending: list[Tensor] = []
+        self._saved = self.step if state is not None else -1
+        self._tick = time.perf_counter()
+        self._tick_step = self.step
+
+    def run(self) -> None:
+        """Trains to max_steps, then writes the model and metrics/train.json."""
+        cfg, process = self.cfg.train, self.process
+        steps = range(self.step, cfg.max_steps)
+        bar = tqdm(total=cfg.max_steps, initial=self.step, unit="step", desc="train",
+                   disable=not process.is_first, mininterval=0.5)
+        self.net.warm_up(self.loader)
+        with StopSignals() as stop, bar:
+            if self.step == 0:
+                self._log(self._evaluate())
+            self._start_clock()
+            for batch in self.loader.ahead(steps, process.rank, process.world_size):
+                self._pending.append(self._update(batch.to(process.device)))
+                self.step += 1
+                bar.update()
+                last = self.step == cfg.max_steps
+                if self.step % cfg.eval_interval == 0 or last:
+                    self._log(self._evaluate())
+                elif self.step % cfg.log_interval == 0:
+                    self._log()
+                bar.set_postfix(loss=f"{self.journal.last('train_loss'):.3f}",
+                                val=f"{self.journal.last('val_loss'):.3f}", refresh=False)
+                stopping = process.any(stop.received)
+                if stopping or last or self.step % self.cfg.runtime.checkpoint_interval == 0:
+                    self._save()
+                if stopping and not last:
+                    raise Stopped(f"stopped at step {self.step} of {cfg.max_steps}, checkpoint "
+                                  "saved; the same command continues from there")
+        if process.is_first:
+            self._finish()
+
+    def _update(self, batch: Batch) -> Tensor:
+        """One optimizer step. Returns (2,) on the device: this process's share of the global
+        batch's mean loss, and the gradient's norm before clipping."""
+        cfg, net = self.cfg.train, self.net
+        share = torch.zeros((), device=self.process.device)
+        parts = list(batch.micro_steps(net.micro_batch))
+        for i, part in enumerate(parts):
+            keys = row_keys(self.cfg.seed, self.step, part.rows)
+            with net.synced(last=i == len(parts) - 1):  # forward too: see DDP.no_sync
+                loss = net(part.idx, part.targets, keys) / max(1, batch.valid)
+                # DDP averages over processes; the loss is a share of a sum, so undo that.
+                self.scaler.scale(loss * self.process.world_size).backward()
+            share += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.grad_clip or math.inf)
+        set_lr(self.optimizer, lr_at(self.step, cfg))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.stack([share, norm.float()])
+
+    def _log(self, val_loss: float = math.nan) -> None:
+        """Writes the row of the current step, after checking every step since the last one."""
+        losses, norm = self._flush()
+        self.recent.extend(losses)
+        now = time.perf_counter()
+        elapsed, done = now - self._tick, self.step - self._tick_step
+        self.seconds += elapsed
+        tokens = self.step * self.cfg.train.batch_tokens
+        self.journal.write({
+            "step": self.step, "tokens": tokens, "seconds": self.seconds, "grad_norm": norm,
+            "train_loss": losses[-1] if losses else math.nan, "val_loss": val_loss,
+            "lr": lr_at(self.step - 1, self.cfg.train) if self.step else math.nan,
+            "tokens_per_second": done * self.cfg.train.batch_tokens / elapsed if done else math.nan,
+        })
+        self._start_clock()
+
+    def _flush(self) -> tuple[list[float], float]:
+        """The global mean losses of the steps since the last flush, and the last gradient norm.
+
+        The one place where a step's numbers come off the device, so the one where they are
+        looked at. Raises NotFinite with the step and where its tokens came from.
+        """
+        if not self._pending:
+            return [], math.nan
+        values = torch.stack(self._pending)  # (steps, 2)
+        self._pending.clear()
+        losses = self.process.sum(values[:, 0].contiguous()).tolist()
+        norms = values[:, 1].tolist()
+        first = self.step - len(losses)
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+            # float16 overflows now and then: the scaler skips that step and halves its scale.
+            if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+                what = "loss" if not math.isfinite(loss) else "gradient"
+                raise NotFinite(f"step {first + i + 1}: the {what} is not finite; its batch is "
+                                f"{self.loader.describe(first + i)}; {self._last_good()}")
+            self._watch_spike(first + i, loss)
+        return losses, norms[-1]
+
+    def _watch_spike(self, step: int, loss: float) -> None:
+        limit = self.cfg.train.max_loss_spike
+        trend = list(self.recent)[-100:]
+        if limit is None or len(trend) < 20:
+            return
+        mean = sum(trend) / len(trend)
+        if loss > limit * mean:
+            raise NotFinite(f"step {step + 1}: loss {loss:.4f} is over train.max_loss_spike="
+                            f"{limit:g} times its running mean {mean:.4f}; its batch is "
+                            f"{self.loader.describe(step)}; {self._last_good()}")
+
+    def _last_good(self) -> str:
+        found = checkpoint.steps(self.run_dir.path)
+        if not found:
+            return "there is no checkpoint yet: lower train.lr or look at those tokens"
+        return (f"the last good checkpoint is {self.run_dir.path.name}/step_{found[-1]:06d}.pt: "
+                "lower train.lr or look at those tokens")
+
+    def _evaluate(self) -> float:
+        self._stop_clock()
+        loss = validation_loss(self.model, self.val_stream, self.cfg.train.val_tokens,
+                               self.process, self.net.precision).loss
+        if self.cfg.train.keep == "best" and loss < (self.best or {"loss": math.inf})["loss"]:
+            self.best = {"loss": loss, "step": self.step}
+            if self.process.is_first:
+                checkpoint.save(self.run_dir.path, f"best_{self.step:06d}",
+                                {"model": self.model.state_dict()})
+        self._resume_clock()
+        return loss
+
+    def _save(self) -> None:
+        if self._saved == self.step:
+            return
+        self._stop_clock()
+        if self._pending:
+            losses, _ = self._flush()  # also: never save a state that is not finite
+            self.recent.extend(losses)
+        state = {
+            "step": self.step, "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+            "seconds": self.seconds, "rows": self.journal.rows, "recent": list(self.recent),
+            "best": self.best, "resolved": self.net.resolved, "numerics": self._numerics(),
+        }
+        if self.process.is_first:
+            checkpoint.save(self.run_dir.path, f"step_{self.step:06d}", state)
+            best = int(self.best["step"]) if self.best else None
+            checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints, best)
+        self._saved = self.step
+        self._resume_clock()
+
+    def _restore(self, state: dict[str, Any]) -> list[Row]:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.seconds, self.best = state["seconds"], state["best"]
+        self.recent.extend(state["recent"])
+        changed = [f"{k} {v} -> {self._numerics()[k]}" for k, v in state["numerics"].items()
+                   if self._numerics().get(k) != v]
+        if self.process.is_first:
+            print(f"continuing run {self.run_dir.fingerprint} from step {self.step}",
+                  file=sys.stderr)
+            if changed:
+                print("this continuation is no longer bit-identical to an uninterrupted run: "
+                      + ", ".join(changed), file=sys.stderr)
+        return list(state["rows"])
+
+    def _numerics(self) -> dict[str, str]:
+        return numerics(self.process.device) | {"processes": str(self.process.world_size)}
+
+    def _finish(self) -> None:
+        cfg = self.cfg.train
+        if cfg.keep == "best" and self.best is not None:
+            best = checkpoint.load(self.run_dir.path / f"best_{int(self.best['step']):06d}.pt")
+            self.model.load_state_dict(best["model"])
+        hf.save_model(Path(self.run_dir.paths.model), self.model, self.cfg.model,
+                      Path(self.run_dir.paths.tokens) / "tokenizer")
+        tokens = self.step * cfg.batch_tokens
+        speed = tokens / self.seconds if self.seconds else math.nan
+        peak = peak_flops(self.process.device)
+        flops = self.model.flops_per_token(self.cfg.model.block_size)
+        write_json(Path(self.run_dir.paths.json), {
+            "steps": self.step, "tokens": tokens,
+            "epochs": round(self.loader.epochs(self.step), 4),
+            "unused_tokens": self.loader.unused_tokens,
+            "train_loss": sum(self.recent) / len(self.recent) if self.recent else math.nan,
+            "val_loss": self.best["loss"] if self.best else self.journal.last("val_loss"),
+            "tokens_per_second": speed, "seconds": self.seconds,
+            "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
+            "parameters": self.model.num_parameters(), "fingerprint": self.run_dir.fingerprint,
+        })
+
+    # The clock runs while tokens are trained on: not while validating or saving.
+
+    def _start_clock(self) -> None:
+        synchronize(self.process.device)
+        self._tick, self._tick_step = time.perf_counter(), self.step
+
+    def _stop_clock(self) -> None:
+        synchronize(self.process.device)
+        self._stopped_at = time.perf_counter()
+
+    def _resume_clock(self) -> None:
+        self._tick += time.perf_counter() - self._stopped_at
+
+
+class Stopped(Exception):
+    """A signal asked for an early end; the checkpoint is saved."""
+
+
+def main() -> int:
+    """Runs one process; the exit status is 0 when the run is finished."""
+    die_with_parent()
+    run = RunDir.open(Path(sys.argv[1]))
+    try:
+        with process_group(run.config.runtime.device, run.config.runtime.timeout) as process:
+            Trainer(run, process).run()
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 75  # EX_TEMPFAIL: try again
+    except ValueError as error:  # trying again is no use: the launcher must not
+        run.failure.write_text(str(error))
+        return 1
+    except torch.OutOfMemoryError as error:
+        run.failure.write_text("out of memory: set runtime.micro_batch lower than it is "
+                               f"(or to auto); no result depends on it ({str(error)[:120]})")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
