@@ -1,0 +1,66 @@
+# make repro      a fresh machine with Python 3.11 to 3.13 -> the run that params.yaml describes
+# make test       the tests                make check     lint, types and tests
+# make preset NAME=gpt2-124m               make plots     dvc_plots/index.html
+# make bench      side-by-side speed       make setup     only the environment
+# Each target sets up all that it needs, once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: setup repro test lint check preset bench plots constraints
+
+# dvc and torchrun start `python` by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# Byte-compiling 100 packages takes a minute that most runs never get back: Python does it on use.
+PIP := .venv/bin/python -m pip --disable-pip-version-check --retries 10 --timeout 60
+INSTALL := $(PIP) install --quiet --no-compile --constraint constraints.txt
+
+setup: .venv/.dev
+
+.venv/bin/python:
+	@PATH="$${PATH#*:}"; \
+	for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	  then echo "environment: .venv ($$($$python --version))"; exec $$python -m venv .venv; fi; \
+	done; echo "no Python 3.11, 3.12 or 3.13 found: install one, or say make PYTHON=/path/to/it" >&2; exit 1
+
+.venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "environment: what a run needs"
+	@$(INSTALL) --editable . || { sleep 5; $(INSTALL) --editable .; }
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	@echo "environment: what the tests need"
+	@$(INSTALL) --editable '.[dev]' || { sleep 5; $(INSTALL) --editable '.[dev]'; }
+	@touch $@
+
+# All sections of params.yaml are checked first: DVC deletes a stage's outs before starting it.
+repro: .venv/.runtime
+	@python -m pipeline.check
+	dvc repro
+	@dvc metrics show
+
+test: .venv/.dev
+	python -m pytest
+
+lint: .venv/.dev
+	ruff check .
+	mypy
+
+check: lint test
+
+preset: .venv/.runtime
+	@python -m pipeline.preset $(NAME)
+
+bench: .venv/.dev
+	@for script in benchmarks/*.py; do echo "== $$script"; python $$script; done
+
+plots: .venv/.runtime
+	dvc plots show
+
+# After a change of pyproject.toml's pins: every pin of this environment, for everyone's.
+constraints: .venv/.dev
+	@sed -n '/^#/p' constraints.txt > .venv/constraints
+	@$(PIP) freeze --exclude-editable | sed 's/+cpu$$//' >> .venv/constraints
+	@cp .venv/constraints constraints.txt

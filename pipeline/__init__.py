@@ -1,0 +1,64 @@
+"""The stages that dvc.yaml runs, one thin script each, and what they have in common.
+
+Importing this package puts this checkout's `src` first on the import path, here and in child
+processes: with an editable install, a stage run by `dvc exp run --temp` would otherwise import
+the main workspace's code instead of the experiment's.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = str(ROOT / "src")
+
+if sys.path[:1] != [SRC]:
+    sys.path.insert(0, SRC)
+_inherited = os.environ.get("PYTHONPATH", "")
+if _inherited.split(os.pathsep)[0] != SRC:
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
+
+from pipeline.sealed import Seal  # noqa: E402
+from reprogpt.config import Config, ConfigError  # noqa: E402 (the path comes first)
+
+__all__ = ["ROOT", "load_params", "stage"]
+
+DVC_FILE = Path("dvc.yaml")
+PARAMS_FILE = Path("params.yaml")
+
+
+def load_params(path: Path = PARAMS_FILE) -> Config:
+    """The checked params. Raises ConfigError, also when `preset` and the values do not agree."""
+    from pipeline.preset import refuse_hybrid  # here: `python -m pipeline.preset` is a module too
+
+    config = Config.load(path)
+    refuse_hybrid(path, ROOT / "presets")
+    return config
+
+
+@contextmanager
+def stage(name: str, dvc_file: Path = DVC_FILE, params: Path = PARAMS_FILE) -> Iterator[Config]:
+    """Runs the body of stage ``name`` between the border and the seal.
+
+    Yields the params. Bad ones, or a ConfigError out of the body, end in one line and exit code
+    2; the first before the stage touched a file. An edit of the stage's params or code while the
+    body ran ends in exit code 1 (see sealed.py). Import what is slow inside the body: the seal
+    then stands before the code is read.
+    """
+    try:
+        seal = Seal.take(name, dvc_file)
+        config = load_params(params)
+        yield config
+    except ConfigError as error:
+        _stop(str(error), 2)
+    broken = seal.broken()
+    if broken:
+        _stop(broken, 1)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,115 @@
+"""Which files of this project a stage's result depends on: the import closure of its script.
+
+    python -m pipeline.closure          shows where dvc.yaml's code deps differ from it
+    python -m pipeline.closure --write  puts them right
+
+dvc.yaml lists them file by file: a folder would rerun a stage for files that it never reads.
+Imports inside functions count, and so does a module started by name ("reprogpt.train" given to
+`python -m`). Imports under TYPE_CHECKING do not.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+EXEMPT = {
+    "src/reprogpt/__init__.py": "the version number, which changes no result",
+    "src/reprogpt/config.py": "the values themselves stand in params.yaml",
+    "src/reprogpt/params_file.py": "how params.yaml is read and its errors are told",
+    "src/reprogpt/mirrors.py": "every file that it fetches is checked by sha256",
+    "src/reprogpt/launch.py": "how processes are started; results do not depend on the topology",
+    "src/reprogpt/run_dir.py": "where a run is kept, not what is in it",
+    "src/reprogpt/signals.py": "how a run is stopped; a resumed run ends with the same weights",
+    "pipeline/__init__.py": "the border that every stage passes: params in, seal, exit codes",
+    "pipeline/preset.py": "writes params.yaml, whose values are tracked",
+    "pipeline/sealed.py": "fails a stage whose inputs moved; never changes a result",
+}
+STAGES = ("download", "tokenize", "train", "evaluate", "sample")
+
+
+def closure(script: Path, root: Path) -> set[str]:
+    """Every file under ``root`` that ``script`` imports, directly or not, itself included."""
+    found: set[str] = set()
+    todo = [script]
+    while todo:
+        path = todo.pop()
+        name = path.relative_to(root).as_posix()
+        if name not in found:
+            found.add(name)
+            tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+            todo += [file for module in _modules(tree) for file in _files(module, root)]
+    return found
+
+
+def code_deps(stage: str, root: Path) -> list[str]:
+    """What dvc.yaml lists for ``stage``: the closure of its script, less what is exempt."""
+    files = closure(root / "pipeline" / f"{stage}.py", root) - EXEMPT.keys()
+    return sorted(files, key=lambda f: (not f.startswith("pipeline/"), f))
+
+
+def _modules(tree: ast.AST) -> Iterator[str]:
+    for node in _nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """ast.walk without the branches that only a type checker enters."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            todo += node.orelse
+            continue
+        yield node
+        todo += ast.iter_child_nodes(node)
+
+
+def _files(module: str, root: Path) -> Iterator[Path]:
+    """The files of a dotted module name (and of its packages) if it is one of ours."""
+    parts = module.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return
+    for source in (root / "src", root):
+        if not (source / parts[0] / "__init__.py").is_file():
+            continue
+        for depth in range(1, len(parts) + 1):
+            path = source.joinpath(*parts[:depth])
+            for file in (path / "__init__.py", path.with_suffix(".py")):
+                if file.is_file():
+                    yield file
+
+
+def main(arguments: list[str]) -> int:
+    """0 if dvc.yaml lists every stage's closure, else 1 and the difference."""
+    from ruamel.yaml import YAML
+
+    root, dvc_file = Path(), Path("dvc.yaml")
+    yaml = YAML()
+    yaml.width = 100
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    pipeline = yaml.load(dvc_file.read_text(encoding="utf-8"))
+    wrong = False
+    for stage in STAGES:
+        deps = pipeline["stages"][stage]["deps"]
+        listed, wanted = [dep for dep in deps if dep.endswith(".py")], code_deps(stage, root)
+        if set(listed) != set(wanted):
+            wrong = True
+            for sign, files in (("-", set(listed) - set(wanted)), ("+", set(wanted) - set(listed))):
+                print("\n".join(f"{stage}: {sign} {file}" for file in sorted(files)))
+            deps[:] = wanted + [dep for dep in deps if not dep.endswith(".py")]
+    if wrong and arguments == ["--write"]:
+        with dvc_file.open("w", encoding="utf-8") as file:
+            yaml.dump(pipeline, file)
+        return 0
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""Presets: params.yaml is presets/shakespeare.yaml with presets/NAME.yaml laid on it.
+
+    python -m pipeline.preset NAME      writes params.yaml
+    python -m pipeline.preset           lists the presets
+
+The base is the preset file, never the params.yaml at hand, so a preset is always the same run.
+`preset:` in params.yaml only records the name; setting it alone changes nothing, which is why
+that is refused (:func:`refuse_hybrid`).
+"""
+
+import difflib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reprogpt.config import Config, ConfigError, merge, read_yaml
+
+BASE = "shakespeare"
+PRESETS = Path("presets")
+PARAMS = Path("params.yaml")
+
+
+def names(folder: Path = PRESETS) -> list[str]:
+    """Every preset, in order."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def values_of(name: str, folder: Path = PRESETS) -> dict[str, Any]:
+    """The params of preset ``name``. Raises ConfigError with the nearest name for an unknown."""
+    if name not in names(folder):
+        close = difflib.get_close_matches(name, names(folder), n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names(folder))}"
+        raise ConfigError(f"preset={name} names no file in {folder.name}/; {hint}")
+    overlay = {} if name == BASE else read_yaml(folder / f"{name}.yaml")
+    return merge(read_yaml(folder / f"{BASE}.yaml"), {**overlay, "preset": name})
+
+
+def render(name: str, folder: Path = PRESETS) -> str:
+    """params.yaml for preset ``name``, with the comments of the base and of the overlay."""
+    from ruamel.yaml import YAML  # what DVC itself reads params.yaml with
+
+    values = values_of(name, folder)
+    Config.parse(values, source=f"{folder.name}/{name}.yaml")
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 100
+    yaml.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
+    base = yaml.load((folder / f"{BASE}.yaml").read_text(encoding="utf-8"))
+    if name != BASE:
+        _lay(base, yaml.load((folder / f"{name}.yaml").read_text(encoding="utf-8")) or {})
+    base["preset"] = name
+    text = io.StringIO()
+    yaml.dump(base, text)
+    return text.getvalue()
+
+
+def _lay(base: Any, overlay: Any) -> None:
+    """`merge` on ruamel's mappings, in place: comments stay beside their keys."""
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            _lay(base[key], value)
+            continue
+        if key in base:
+            base[key] = value
+        else:  # before the last key: that one holds the comment above the next section
+            base.insert(max(0, len(base) - 1), key, value)
+        comment = overlay.ca.items.get(key)
+        if comment and comment[2] and comment[2].value.lstrip(" ").startswith("#"):
+            own = base.ca.items.get(key)
+            tail = own[2].value.partition("\n")[2] if own and own[2] else ""
+            said = comment[2].value.partition("\n")[0]
+            comment[2].value = f"{said}\n{tail}"
+            base.ca.items[key] = comment
+
+
+def refuse_hybrid(params: Path, folder: Path) -> None:
+    """Raises ConfigError if ``params`` carries a preset's name but another preset's values.
+
+    Edits are free: what is refused is a file in which *none* of the values that tell the named
+    preset from another one are its own. That other one is the preset of the commit when an
+    experiment changed the name (`dvc exp run -S preset=...`), else any that differs in at least
+    three values, all of which the file has.
+    """
+    values = read_yaml(params)
+    name = str(values.get("preset"))
+    try:
+        named = _flat(values_of(name, folder))
+    except ConfigError as error:
+        raise ConfigError(f"{params}: {error}") from None
+    mine = _flat(values)
+    before = _committed_preset(params)
+    for other in names(folder):
+        theirs = _flat(values_of(other, folder))
+        apart = [k for k in named.keys() | theirs.keys()
+                 if k != "preset" and named.get(k) != theirs.get(k)]
+        none_named = apart and not any(mine.get(k) == named.get(k) for k in apart)
+        all_theirs = len(apart) >= 3 and all(mine.get(k) == theirs.get(k) for k in apart)
+        if none_named and (all_theirs or other == before):
+            raise ConfigError(f"{params}: preset={name} but the values are those of {other}: the "
+                              "name alone changes nothing; run `python -m pipeline.preset "
+                              f"{name}` (or put preset: {other} back)")
+
+
+def _committed_preset(params: Path) -> str | None:
+    """Within a DVC experiment: the preset named by the commit that the experiment started from."""
+    revision = os.environ.get("DVC_EXP_BASELINE_REV")
+    if not revision:
+        return None
+    shown = subprocess.run(["git", "show", f"{revision}:./{params}"], capture_output=True,
+                           text=True, check=False)
+    for line in shown.stdout.splitlines():
+        if line.startswith("preset:"):
+            return line.partition(":")[2].split("#")[0].strip().strip("'\"")
+    return None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, Mapping)
+        flat.update(_flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
+    return flat
+
+
+def _edits(params: Path, folder: Path) -> dict[str, Any]:
+    """What ``params`` has that its own preset has not: what writing another one loses."""
+    try:
+        mine = read_yaml(params)
+        named = _flat(values_of(str(mine.get("preset")), folder))
+    except ConfigError:
+        return {}
+    return {k: v for k, v in _flat(mine).items() if named.get(k, ...) != v}
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _first_comment(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def main(arguments: list[str]) -> int:
+    """Writes params.yaml; 2 after one line on standard error if it cannot."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m pipeline.preset NAME, where NAME is one of\n")
+        for name in names():
+            about = "the default" if name == BASE else _first_comment(PRESETS / f"{name}.yaml")
+            print(f"  {name:<22} {about}")
+        return 0 if arguments in ([], ["-h"], ["--help"]) else 2
+    try:
+        text = render(arguments[0])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    lost = _edits(PARAMS, PRESETS)
+    _write(PARAMS, text)
+    print(f"params.yaml: preset {arguments[0]}; dvc repro runs it")
+    if lost:
+        print("replaced edits: " + ", ".join(f"{k}={v}" for k, v in lost.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
