@@ -6,37 +6,17 @@ checkpoint with its name is complete. What a crashed disk or a flipped bit spoil
 fails its checksum on load, is set aside with a message, and the checkpoint before it serves.
 """
 
-import contextlib
 import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under ``path`` whole, or not at all; a file there before is replaced,
-    never written into (it may be a hard link into DVC's cache)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself must survive a power cut
-    finally:
-        os.close(folder)
+from reprogpt.files import replacing, sha256_of, write_bytes
 
 
 class _Hashing(io.RawIOBase):
@@ -56,12 +36,12 @@ class _Hashing(io.RawIOBase):
 def save(run: Path, name: str, state: dict[str, Any]) -> Path:
     """Writes ``state`` as ``run/name.pt`` with its checksum beside it."""
     path = run / f"{name}.pt"
-    with atomic_write(path) as file:
-        # A file object, because torch.save(path) would put the path's name into the bytes.
-        hashing = _Hashing(file)
-        torch.save(state, hashing)
-        with atomic_write(path.with_suffix(".sha256")) as digest:
-            digest.write(hashing.sha256.hexdigest().encode())
+    with replacing(path) as temporary:
+        with open(temporary, "wb") as file:
+            # A file object, because torch.save(path) would put the path's name into the bytes.
+            hashing = _Hashing(file)
+            torch.save(state, hashing)
+        write_bytes(path.with_suffix(".sha256"), hashing.sha256.hexdigest().encode())
     return path
 
 
@@ -69,11 +49,10 @@ def load(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]
     """The state in a checkpoint, as it was saved. Raises ValueError when it is not whole."""
     try:
         expected = path.with_suffix(".sha256").read_text()
+        found = sha256_of(path)
+        if found != expected:
+            raise ValueError(f"its sha256 is {found[:12]}..., not {expected[:12]}...")
         with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != expected:
-                raise ValueError(f"its sha256 is {found[:12]}..., not {expected[:12]}...")
-            file.seek(0)
             state: dict[str, Any] = torch.load(file, map_location, weights_only=True)
     except OSError as error:
         raise ValueError(str(error)) from None
@@ -108,9 +87,8 @@ def prune(run: Path, keep: int, best: int | None = None) -> None:
     for name in doomed:
         (run / f"{name}.pt").unlink(missing_ok=True)  # first: a checksum alone does no harm
         (run / f"{name}.sha256").unlink(missing_ok=True)
-    for temporary in run.glob(".*.tmp"):
-        if temporary.name.split(".")[-2] != str(os.getpid()):
-            temporary.unlink(missing_ok=True)
+    for temporary in (*run.glob(".step_*"), *run.glob(".best_*")):
+        temporary.unlink(missing_ok=True)
 
 
 def _to_stderr(message: str) -> None:

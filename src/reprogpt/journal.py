@@ -4,12 +4,11 @@ The rows live in the checkpoint, and the file is rebuilt from there on resume, s
 stands in it twice or is missing, however often the run was killed.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import IO, Any
 
-from reprogpt.checkpoint import atomic_write
+from reprogpt.files import write_json
 
 COLUMNS = ("step", "train_loss", "val_loss", "lr", "grad_norm", "tokens", "seconds",
            "tokens_per_second")
@@ -50,12 +49,7 @@ def _line(row: Row) -> str:
     return ",".join(f"{row[c]:.8g}" for c in COLUMNS) + "\n"
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def write_metrics(path: Path, values: dict[str, Any]) -> None:
     """Writes a metrics file: readable JSON in which what is not a number is null."""
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: clean(v) for k, v in value.items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    with atomic_write(path) as file:
-        file.write((json.dumps(clean(values), indent=2) + "\n").encode())
+    write_json(path, {k: None if isinstance(v, float) and not math.isfinite(v) else v
+                      for k, v in values.items()})

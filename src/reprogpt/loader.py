@@ -90,7 +90,7 @@ class Loader:
         tokens = np.stack([self.stream.read(s, T + 1) for s in self.starts(step, rows).tolist()])
         both = torch.from_numpy(tokens.astype(np.int64))
         idx, targets, valid = both[:, :-1], both[:, 1:], self.rows * T
-        if self.stream.has_mask:
+        if self.stream.masked:
             # The divisor of the loss is global, so every process reads the whole batch's mask.
             mask = np.stack([self.stream.read_mask(s + 1, T) for s in self.starts(step).tolist()])
             valid = int(mask.sum())

@@ -114,15 +114,11 @@ def build_network(run: RunDir, process: Process, loader: Loader,
     ``resolved`` is what every `auto` meant when the run began; empty when it begins now.
     """
     cfg, device = run.config, process.device
-    vocab_size = read_manifest(Path(run.paths.tokens)).tokenizer.n_vocab
+    vocab_size = int(read_manifest(Path(run.paths.tokens)).tokenizer["n_vocab"])
+    model = build_model(cfg.model, vocab_size)
     if (Path(run.paths.init) / "config.json").exists():
-        model, _ = hf.load_model(Path(run.paths.init), cfg.model)
-        if model.vocab_size != vocab_size:
-            raise ValueError(f"params.yaml: model.init_from={cfg.model.init_from} has a vocabulary "
-                             f"of {model.vocab_size}, tokenize.encoding={cfg.tokenize.encoding} "
-                             f"one of {vocab_size}; use the encoding it was trained with")
+        hf.load_weights(model, run.paths.init)
     else:
-        model = build_model(cfg.model, vocab_size)
         model.init_weights(torch.Generator().manual_seed(cfg.seed))
     if loader.rows < process.world_size:
         raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the "

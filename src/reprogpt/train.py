@@ -19,13 +19,14 @@ from tqdm import tqdm
 from reprogpt import checkpoint, hf
 from reprogpt.dropout import row_keys
 from reprogpt.evals import validation_loss
-from reprogpt.journal import Journal, Row, write_json
+from reprogpt.journal import Journal, Row, write_metrics
 from reprogpt.loader import Batch, Loader
 from reprogpt.network import Network, build_network
 from reprogpt.optim import build_optimizer, lr_at, set_lr
 from reprogpt.run_dir import RunDir
 from reprogpt.runtime import (
     Process,
+    autocast,
     numerics,
     peak_flops,
     process_group,
@@ -34,6 +35,7 @@ from reprogpt.runtime import (
 )
 from reprogpt.shards import TokenStream
 from reprogpt.signals import StopSignals, die_with_parent
+from reprogpt.tokenizers import load_tokenizer
 
 
 class NotFinite(ValueError):
@@ -51,6 +53,7 @@ class Trainer:
         self.loader = Loader(TokenStream(tokens, "train", verify), train.batch_tokens,
                              model.block_size, self.cfg.seed, train.order)
         self.val_stream = TokenStream(tokens, "val", verify)
+        self.token_bytes = load_tokenizer(tokens / "tokenizer").token_bytes()
 
         # Rank 0 alone looks for the newest whole checkpoint (and sets spoiled ones aside).
         state = checkpoint.latest(run.path) if process.is_first else None
@@ -187,8 +190,10 @@ class Trainer:
 
     def _evaluate(self) -> float:
         self._stop_clock()
-        loss = validation_loss(self.model, self.val_stream, self.cfg.train.val_tokens,
-                               self.process, self.net.precision).loss
+        with autocast(self.process.device, self.net.precision):
+            loss = validation_loss(self.model, self.val_stream, self.token_bytes, self.process,
+                                   val_tokens=self.cfg.train.val_tokens,
+                                   block_size=self.cfg.model.block_size).loss
         if self.cfg.train.keep == "best" and loss < (self.best or {"loss": math.inf})["loss"]:
             self.best = {"loss": loss, "step": self.step}
             if self.process.is_first:
@@ -247,7 +252,7 @@ class Trainer:
         speed = tokens / self.seconds if self.seconds else math.nan
         peak = peak_flops(self.process.device)
         flops = self.model.flops_per_token(self.cfg.model.block_size)
-        write_json(Path(self.run_dir.paths.json), {
+        write_metrics(Path(self.run_dir.paths.json), {
             "steps": self.step, "tokens": tokens,
             "epochs": round(self.loader.epochs(self.step), 4),
             "unused_tokens": self.loader.unused_tokens,
