@@ -11,6 +11,7 @@ that is refused (:func:`refuse_hybrid`).
 import difflib
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -56,7 +57,8 @@ def render(name: str, folder: Path = PRESETS) -> str:
     base["preset"] = name
     text = io.StringIO()
     yaml.dump(base, text)
-    return text.getvalue()
+    # The blank line after an overlay's last key belongs between sections only.
+    return re.sub(r"\n\n(?= )", "\n", text.getvalue())
 
 
 def _lay(base: Any, overlay: Any) -> None:
