@@ -91,6 +91,8 @@ class TokenizeConfig(Section):
     unknown: Literal["error", "drop"] = "error"
     """Encoding `char`: what a held-out character that training never saw becomes."""
     track: Literal["shards", "manifest"] = "shards"
+    split_seed: Counts0 = 0
+    """Of the split `hash`: not `seed`, so that runs of every seed are scored on the same text."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

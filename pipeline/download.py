@@ -1,0 +1,19 @@
+"""Stage download: the corpus, HellaSwag, initial weights -> data/raw, data/hellaswag, data/init."""
+
+from pipeline import ROOT, stage
+
+
+def main() -> None:
+    with stage("download") as cfg:
+        from reprogpt.corpora import download
+        from reprogpt.hellaswag_source import fetch_hellaswag
+        from reprogpt.hub import fetch_model
+
+        meta = download(cfg.download, ROOT / "data/raw")
+        print(f"{meta.corpus}: {meta.documents:,} documents, {meta.bytes:,} bytes of text")
+        fetch_hellaswag(ROOT / "data/hellaswag")
+        fetch_model(cfg.model.init_from, ROOT / "data/init")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""Stage tokenize: data/raw -> data/tokens (uint16 shards, manifest.json, the tokenizer)."""
+
+from pipeline import ROOT, stage
+
+
+def main() -> None:
+    with stage("tokenize") as cfg:
+        from reprogpt.tokenization import tokenize
+
+        manifest = tokenize(cfg.tokenize, ROOT / "data/raw", ROOT / "data/tokens",
+                            cfg.runtime.workers)
+        for split, total in manifest.totals.items():
+            print(f"{split}: {total.documents:,} documents, {total.tokens:,} tokens")
+
+
+if __name__ == "__main__":
+    main()

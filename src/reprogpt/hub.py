@@ -1,0 +1,53 @@
+"""What comes from the Hugging Face Hub: model directories without pickles."""
+
+import shutil
+from pathlib import Path
+
+from reprogpt.files import replacing, write_bytes
+from reprogpt.params_file import ConfigError
+
+MARKER = "NONE"
+# Never *.bin or *.pt: those are pickles, which run code when opened.
+MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors",
+               "model.safetensors.index.json", "vocab.json", "merges.txt", "tokenizer.json",
+               "tokenizer_config.json", "special_tokens_map.json", "char_vocab.json")
+
+
+def fetch_model(init_from: str | None, out_dir: Path) -> None:
+    """Fills ``out_dir`` with the model to start from, or with a marker file when there is none.
+
+    ``init_from`` is a model directory on this machine, or a Hub id (`gpt2`, `owner/name`, with
+    `@revision` for one that may not move). Only config, safetensors and tokenizer files are
+    taken. Raises ConfigError.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for old in out_dir.iterdir():
+        old.unlink()
+    if init_from is None:
+        write_bytes(out_dir / MARKER, b"model.init_from is null: training starts from the seed\n")
+        return
+    source = Path(init_from).expanduser()
+    if not source.is_dir():
+        source = _from_hub(init_from)
+    files = [path for pattern in MODEL_FILES for path in sorted(source.glob(pattern))]
+    names = {path.name for path in files}
+    if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
+        raise ConfigError(f"params.yaml: model.init_from={init_from!r} must hold config.json and "
+                          f"*.safetensors (pickles are not opened); {source} does not")
+    for path in files:
+        with replacing(out_dir / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repo, revision=revision or None,
+                                      allow_patterns=list(MODEL_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
+                          f"model on the Hub; the Hub says: {reason}") from None
