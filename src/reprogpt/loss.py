@@ -45,24 +45,27 @@ class _ChunkedNll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head_weight: Tensor, targets: Tensor,
                 vocab_size: int, chunk_rows: int) -> Tensor:
-        weight = head_weight[:vocab_size].to(hidden.dtype)  # (V, C)
+        weight = head_weight.to(hidden.dtype)  # (padded V, C): whole tiles are the faster product
         backward = any(ctx.needs_input_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden) if backward else None
         grad_weight = torch.zeros_like(head_weight) if backward else None
+        buffer = hidden.new_empty((min(chunk_rows, len(hidden)), len(weight)))
         for x, y, rows in _chunks(hidden, targets, chunk_rows):
-            valid = y != MASKED
-            index = y.clamp(min=0)[:, None]
-            logp = torch.log_softmax((x @ weight.t()).float(), dim=1)  # (rows, V)
-            total -= (logp.gather(1, index)[:, 0] * valid).sum()
+            logits = torch.mm(x, weight.t(), out=buffer[:len(x)])  # (rows, padded V)
+            logits[:, vocab_size:] = float("-inf")
+            valid, each = y != MASKED, torch.arange(len(y), device=y.device)
+            index = y.clamp(min=0)
+            at_target, highest = logits[each, index].float(), logits.amax(1).float()
+            p = torch.softmax(logits.float(), 1, out=logits if logits.dtype == torch.float32 else None)
+            # log-sum-exp from the largest probability, which is at least 1 / V and never 0
+            total += ((highest - p.amax(1).log() - at_target) * valid).sum()
             if grad_hidden is not None and grad_weight is not None:
                 # d nll / d logits = softmax - onehot, and 0 where the target is masked
-                grad = logp.exp_()
-                grad[torch.arange(len(y), device=y.device), index[:, 0]] -= 1
-                grad = grad.mul_(valid[:, None]).to(x.dtype)
-                grad_hidden[rows] = grad @ weight
-                grad_weight[:vocab_size].addmm_(grad.t().to(grad_weight.dtype),
-                                                x.to(grad_weight.dtype))
+                p[each, index] -= 1
+                grad = p.mul_(valid[:, None]).to(x.dtype) if not bool(valid.all()) else p.to(x.dtype)
+                torch.mm(grad, weight, out=grad_hidden[rows])
+                grad_weight.addmm_(grad.t().to(grad_weight.dtype), x.to(grad_weight.dtype))
         if backward:
             ctx.save_for_backward(grad_hidden, grad_weight)
         return total
