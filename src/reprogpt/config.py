@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reprogpt.params_file import ConfigError, explain, merge, read_yaml
+from reprogpt.explain import explain
+from reprogpt.params_file import ConfigError, merge, read_yaml
 
 __all__ = ["Config", "ConfigError", "merge", "read_yaml"]
 
@@ -191,7 +192,8 @@ class SampleConfig(Section):
 class RuntimeConfig(Section):
     """Where and how it runs. Nothing here may change a result beyond rounding."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+                                 title="auto, cpu, cuda, cuda:N or mps")]
     nproc: Count | Literal["auto"]
     """Training processes: auto is one per GPU, or one."""
     micro_batch: Count | Literal["auto"]
