@@ -36,8 +36,12 @@ def values_of(name: str, folder: Path = PRESETS) -> dict[str, Any]:
         close = difflib.get_close_matches(name, names(folder), n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names(folder))}"
         raise ConfigError(f"preset={name} names no file in {folder.name}/; {hint}")
+    return _overlaid(name, read_yaml(folder / f"{BASE}.yaml"), folder)
+
+
+def _overlaid(name: str, base: dict[str, Any], folder: Path) -> dict[str, Any]:
     overlay = {} if name == BASE else read_yaml(folder / f"{name}.yaml")
-    return merge(read_yaml(folder / f"{BASE}.yaml"), {**overlay, "preset": name})
+    return merge(base, {**overlay, "preset": name})
 
 
 def render(name: str, folder: Path = PRESETS) -> str:
@@ -95,9 +99,12 @@ def refuse_hybrid(params: Path, folder: Path) -> None:
     except ConfigError as error:
         raise ConfigError(f"{params}: {error}") from None
     mine = _flat(values)
+    if mine == named:
+        return
     before = _committed_preset(params)
+    base = read_yaml(folder / f"{BASE}.yaml")
     for other in names(folder):
-        theirs = _flat(values_of(other, folder))
+        theirs = _flat(_overlaid(other, base, folder))
         apart = [k for k in named.keys() | theirs.keys()
                  if k != "preset" and named.get(k) != theirs.get(k)]
         none_named = apart and not any(mine.get(k) == named.get(k) for k in apart)

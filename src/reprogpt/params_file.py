@@ -5,7 +5,7 @@ PyYAML speaks 1.1, so its resolvers are replaced here; a test compares the two o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,11 +41,20 @@ class _Yaml12(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         text = str(self.construct_scalar(node)).replace("_", "")
-        return int(text, 10 if text.lstrip("+-").isdigit() else 0)
+        return int(_number(node, lambda: int(text, 10 if text.lstrip("+-").isdigit() else 0)))
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         text = str(self.construct_scalar(node)).replace("_", "").lower()
-        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+        return _number(node, lambda: float(text.replace(".inf", "inf").replace(".nan", "nan")))
+
+
+def _number(node: yaml.ScalarNode, convert: Callable[[], float]) -> float:
+    """`0x` or `._` look like numbers to the resolver and are none."""
+    try:
+        return convert()
+    except ValueError:
+        raise ConfigError(f"line {node.start_mark.line + 1}: {node.value} is not a number; "
+                          "correct it, or put quotes around it") from None
 
 
 for _tag, _pattern, _first in (

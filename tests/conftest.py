@@ -1,0 +1,44 @@
+"""What the tests share. Nothing here trains, downloads or leaves a file behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def copy_checkout(target: Path) -> Path:
+    """This checkout as a fresh clone would have it, edits included, nothing git-ignored."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                            cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        source, copy = ROOT / name, target / name
+        if source.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+    return target
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of a shell in which this interpreter's folder comes first."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_", "PYTHONPATH"))}
+    env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))
+    env.update(GIT_AUTHOR_NAME="test", GIT_AUTHOR_EMAIL="test@example.org",
+               GIT_COMMITTER_NAME="test", GIT_COMMITTER_EMAIL="test@example.org")
+    return env
+
+
+def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, its output captured; the caller looks at the exit code."""
+    return subprocess.run(command, cwd=cwd, env={**clean_environment(), **environment},
+                          capture_output=True, text=True, check=False, timeout=280)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of this checkout, to edit."""
+    return copy_checkout(tmp_path / "project")

@@ -1,0 +1,177 @@
+"""params.yaml is checked at the border: what is wrong is said in one line, with the fix."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from reprogpt.config import Config, ConfigError, read_yaml
+
+BASE = read_yaml(ROOT / "presets/shakespeare.yaml")
+MISSING = object()
+
+
+def edited(key: str, value: Any) -> dict[str, Any]:
+    """The default params with one dotted key set, or taken out."""
+    values = copy.deepcopy(BASE)
+    *path, last = key.split(".")
+    section = values
+    for part in path:
+        section = section[part]
+    if value is MISSING:
+        del section[last]
+    else:
+        section[last] = value
+    return values
+
+
+BAD = [
+    ("runtime.nproc", "x", "=x must be a whole number >= 1, or auto"),
+    ("runtime.nproc", "auot", "did you mean auto?"),
+    ("runtime.nproc", 2.0, "try 2"),
+    ("runtime.compile", "yes", "must be true or false, or auto"),
+    ("runtime.device", "gpu", "must be auto, cpu, cuda, cuda:N or mps"),
+    ("train.lr", "6e-4", "must be a number > 0; remove the quotes"),
+    ("train.lr", 0, "must be a number > 0"),
+    ("train.lr", float("nan"), "=nan must be a number > 0"),
+    ("train.lr", None, "=null must be a number > 0"),
+    ("train.lr", MISSING, "train.lr is missing"),
+    ("train.min_lr", 1.0, "must be at most lr"),
+    ("train.warmup_steps", 10**6, "must be below max_steps"),
+    ("train.schedule", "cosin", "did you mean cosine?"),
+    ("train.max_steps", True, "must be a whole number >= 0"),
+    ("train.max_steps", -1, "try 0"),
+    ("train.maxsteps", 3, "train.maxsteps is not a param; did you mean train.max_steps?"),
+    ("train.learning_rate", 3, "did you mean train.lr?"),
+    ("lr", 3, "did you mean train.lr?"),
+    ("trian", {}, "did you mean train?"),
+    ("model", None, "must be a mapping with architecture"),
+    ("model", MISSING, "model is missing"),
+    ("model.n_layer", "4", "remove the quotes"),
+    ("model.bias", "on", "must be true or false"),
+    ("model.dropout", 1.0, "must be a number >= 0 and < 1"),
+    ("sample.prompts", [], "must be a list of at least 1 text"),
+    ("sample.prompts", "hi", "try [hi]"),
+    ("sample.prompts", ["a", 3], "sample.prompts.1=3 must be text; put quotes around it"),
+    ("sample.top_p", 1.5, "must be a number > 0 and <= 1, or null; try 1"),
+    ("evaluate.hellaswag_examples", 20_000, "try 10042"),
+    ("download.hub", {"id": "x"}, "is missing"),
+    ("download.corpus", "files", "must name at least one glob"),
+    ("tokenize.val_tokens", 5, "cannot be both set or both null"),
+    ("tokenize.val_fraction", None, "cannot be both set or both null"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), BAD, ids=[f"{k}={v}" for k, v, _ in BAD])
+def test_what_is_wrong_is_said_in_one_line(key: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.parse(edited(key, value), source="params.yaml")
+    message = str(error.value)
+    assert message.startswith("params.yaml: ")
+    assert said in message
+    assert key.split(".")[-1] in message
+    assert "\n" not in message
+
+
+def test_n_embd_must_be_a_multiple_of_n_head() -> None:
+    values = edited("model.n_head", 3)
+    values["model"]["n_embd"] = 128
+    with pytest.raises(ConfigError) as error:
+        Config.parse(values, source="params.yaml")
+    assert str(error.value) == ("params.yaml: model.n_embd=128 must be a multiple of n_head = 3; "
+                                "try 129")
+
+
+def test_batch_tokens_must_be_a_multiple_of_block_size() -> None:
+    values = edited("train.batch_tokens", 1000)
+    values["model"]["block_size"] = 64
+    with pytest.raises(ConfigError) as error:
+        Config.parse(values, source="params.yaml")
+    assert str(error.value) == ("params.yaml: train.batch_tokens=1000 must be a multiple of "
+                                "model.block_size = 64; try 1024")
+
+
+def test_the_number_of_further_problems_is_told() -> None:
+    values = edited("train.lr", "x")
+    values["model"]["n_layer"] = 0
+    with pytest.raises(ConfigError, match=r"\(and 1 more\)$"):
+        Config.parse(values)
+
+
+def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
+    return [f"{prefix}{k}" for k in values] + [
+        inner for k, v in values.items() if isinstance(v, dict) for inner in _keys(v, f"{k}.")]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner,
+                                                                max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(_keys(BASE)), JSON)
+def test_any_value_is_taken_or_refused_in_one_line(key: str, value: Any) -> None:
+    try:
+        Config.parse(edited(key, value), source="params.yaml")
+    except ConfigError as error:
+        assert str(error).startswith("params.yaml: ")
+        assert len(str(error).splitlines()) == 1
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = Config.parse(BASE)
+    with pytest.raises(ValidationError):
+        config.train.lr = 1.0  # type: ignore[misc]
+
+
+def test_six_e_minus_four_is_a_number(tmp_path: Path) -> None:
+    text = (ROOT / "presets/shakespeare.yaml").read_text()
+    lines = [line if not line.startswith("  lr:") else "  lr: 6e-4" for line in text.splitlines()]
+    lines = [line if not line.startswith("  min_lr:") else "  min_lr: 6e-5" for line in lines]
+    (tmp_path / "params.yaml").write_text("\n".join(lines) + "\n")
+    assert Config.load(tmp_path / "params.yaml").train.lr == 6e-4
+
+
+class TestFingerprint:
+    CONTENTS = (("manifest", "aa"), ("src/model.py", "bb"))
+
+    def of(self, key: str = "seed", value: Any = 1337) -> str:
+        return Config.parse(edited(key, value)).fingerprint(self.CONTENTS)
+
+    @pytest.mark.parametrize(("key", "value"), [
+        ("train.lr", 0.0005), ("model.n_layer", 3), ("seed", 1), ("train.max_steps", 7_000)])
+    def test_covers_what_decides_the_weights(self, key: str, value: Any) -> None:
+        assert self.of(key, value) != self.of()
+
+    @pytest.mark.parametrize(("key", "value"), [
+        ("runtime.nproc", 4), ("runtime.micro_batch", 2), ("sample.temperature", 0.1),
+        ("evaluate.hellaswag_examples", 3), ("download.max_bytes", 9)])
+    def test_covers_nothing_else(self, key: str, value: Any) -> None:
+        assert self.of(key, value) == self.of()
+
+    def test_a_switch_that_is_off_is_left_out(self) -> None:
+        assert self.of("train.max_loss_spike", None) == self.of()
+        assert self.of("train.max_loss_spike", 3.0) != self.of()
+
+    def test_covers_the_contents_in_any_order(self) -> None:
+        config = Config.parse(BASE)
+        assert config.fingerprint(self.CONTENTS) == config.fingerprint(reversed(self.CONTENTS))
+        assert config.fingerprint(self.CONTENTS) != config.fingerprint(self.CONTENTS[:1])
+
+    def test_is_sixteen_hex_digits(self) -> None:
+        assert len(self.of()) == 16
+        int(self.of(), 16)
+
+
+def test_params_yaml_spells_out_every_value_that_is_no_switch() -> None:
+    """A section read from params.yaml needs no default: what runs is what the file says."""
+    for name, field in Config.model_fields.items():
+        assert field.is_required(), name
