@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
 from reprogpt.dropout import row_keys
 from reprogpt.loss import nll
-from reprogpt.model import GPT, build_model, padded_vocab
+from reprogpt.model import GPT, padded_vocab
 
 TINY = {"architecture": "gpt", "n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 16,
         "dropout": 0.0, "bias": True, "init_from": None}

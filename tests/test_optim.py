@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from reprogpt.architectures import build_model
 from reprogpt.config import Config, ModelConfig, TrainConfig, merge, read_yaml
-from reprogpt.model import build_model
 from reprogpt.optim import build_optimizer, decay_groups, lr_at
 
 

@@ -168,17 +168,3 @@ class GPT(nn.Module):
         (PaLM, appendix B; N without position embeddings, which multiply nothing)."""
         n = self.num_parameters() - self.wpe.weight.numel()
         return 6 * n + 12 * self.cfg.n_layer * T * self.cfg.n_embd
-
-
-ARCHITECTURES: dict[str, type[nn.Module]] = {"gpt": GPT}
-
-
-def build_model(cfg: ModelConfig, vocab_size: int) -> GPT:
-    """The network that ``cfg.architecture`` names, weights not yet initialized.
-
-    Raises ValueError for an architecture that does not exist.
-    """
-    if cfg.architecture not in ARCHITECTURES:
-        raise ValueError(f"params.yaml: model.architecture={cfg.architecture!r} must be one of "
-                         f"{', '.join(ARCHITECTURES)}; correct it")
-    return ARCHITECTURES[cfg.architecture](cfg, vocab_size)  # type: ignore[return-value]

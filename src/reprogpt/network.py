@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from reprogpt import hf
+from reprogpt.architectures import build_model
 from reprogpt.dropout import row_keys
 from reprogpt.loader import Loader
 from reprogpt.loss import nll
-from reprogpt.model import GPT, build_model
+from reprogpt.model import GPT
 from reprogpt.run_dir import RunDir
 from reprogpt.runtime import Process, autocast, resolve_precision
 from reprogpt.shards import read_manifest
