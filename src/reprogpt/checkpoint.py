@@ -8,7 +8,6 @@ fails its checksum on load, is set aside with a message, and the checkpoint befo
 
 import hashlib
 import io
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,10 +36,10 @@ def save(run: Path, name: str, state: dict[str, Any]) -> Path:
     """Writes ``state`` as ``run/name.pt`` with its checksum beside it."""
     path = run / f"{name}.pt"
     with replacing(path) as temporary:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             # A file object, because torch.save(path) would put the path's name into the bytes.
             hashing = _Hashing(file)
-            torch.save(state, hashing)
+            torch.save(state, hashing)  # type: ignore[arg-type]
         write_bytes(path.with_suffix(".sha256"), hashing.sha256.hexdigest().encode())
     return path
 
@@ -52,7 +51,7 @@ def load(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]
         found = sha256_of(path)
         if found != expected:
             raise ValueError(f"its sha256 is {found[:12]}..., not {expected[:12]}...")
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             state: dict[str, Any] = torch.load(file, map_location, weights_only=True)
     except OSError as error:
         raise ValueError(str(error)) from None
@@ -72,7 +71,7 @@ def latest(run: Path, warn: Callable[[str], None] | None = None) -> dict[str, An
             return load(path)
         except ValueError as error:
             spoiled = path.with_suffix(".spoiled")
-            os.replace(path, spoiled)
+            path.replace(spoiled)
             path.with_suffix(".sha256").unlink(missing_ok=True)
             (warn or _to_stderr)(f"{path}: {error}; set aside as {spoiled.name}, "
                                  "continuing from the checkpoint before it")

@@ -28,7 +28,7 @@ class Journal:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # it may be a hard link into a cache
-            self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
+            self._file = path.open("w", encoding="utf-8")
             self._file.write(",".join(COLUMNS) + "\n" + "".join(map(_line, rows)))
             self._file.flush()
 

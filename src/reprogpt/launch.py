@@ -39,7 +39,7 @@ def launch(run: RunDir) -> None:
     try:
         # A session of its own: Ctrl-C reaches only this process, which hands it on once.
         child = subprocess.Popen(command, env=_environment(run), pass_fds=[descriptor],
-                                 start_new_session=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+                                 start_new_session=True, preexec_fn=die_with_parent)
         status = _wait(child, run, received)
     finally:
         for signum, handler in before.items():

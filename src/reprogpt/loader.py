@@ -92,7 +92,7 @@ class Loader:
         idx, targets, valid = both[:, :-1], both[:, 1:], self.rows * T
         if self.stream.masked:
             # The divisor of the loss is global, so every process reads the whole batch's mask.
-            mask = np.stack([self.stream.read_mask(s + 1, T) for s in self.starts(step).tolist()])
+            mask = np.stack([self._mask(s + 1) for s in self.starts(step).tolist()])
             valid = int(mask.sum())
             mine = torch.from_numpy(mask[rows.start:rows.stop]).bool()
             targets = targets.masked_fill(~mine, MASKED)
@@ -120,8 +120,13 @@ class Loader:
 
     @property
     def unused_tokens(self) -> int:
-        """Tokens of the stream that an epoch does not predict: its first, and the rest at the end."""
+        """Tokens that an epoch does not predict: the stream's first, and the rest at its end."""
         return self.stream.n_tokens - self.windows * self.block_size
+
+    def _mask(self, start: int) -> NDArray[np.uint8]:
+        mask = self.stream.read_mask(start, self.block_size)
+        assert mask is not None, "a masked stream has a mask everywhere"
+        return mask
 
     @lru_cache(maxsize=2)  # noqa: B019 (a loader lives as long as its process)
     def _epoch(self, epoch: int) -> tuple[int, Permutation | None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reprogpt.config import Config, ConfigError
+from reprogpt.files import write_json
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,9 @@ class RunDir:
         known = json.loads((path / "run.json").read_text()) if (path / "run.json").exists() else {}
         codes = known.get("fingerprints", [])
         codes += [fingerprint] if fingerprint not in codes else []
-        text = json.dumps({"fingerprints": codes, "paths": asdict(paths),
-                           "config": config.model_dump(mode="json")}, indent=2)
-        temporary = path / f".run.json.{os.getpid()}"
-        temporary.write_text(text)
-        os.replace(temporary, path / "run.json")
+        record = {"fingerprints": codes, "paths": asdict(paths),
+                  "config": config.model_dump(mode="json")}
+        write_json(path / "run.json", record)
         return cls(path, name, config, paths)
 
     @classmethod

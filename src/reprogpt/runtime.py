@@ -130,11 +130,12 @@ def set_determinism(deterministic: bool, precision: str) -> None:
     embedding gradients, no cuDNN autotuning) and nothing on a CPU. cuBLAS wants its workspace
     fixed before CUDA starts: launch.py puts CUBLAS_WORKSPACE_CONFIG into the environment."""
     torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, and slow
+    # Filling fresh memory is an aid for debugging, and slow.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
     tf32 = "tf32" if precision != "float32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = tf32
-    torch.backends.cudnn.fp32_precision = tf32  # type: ignore[attr-defined]
+    torch.backends.cudnn.fp32_precision = tf32
 
 
 def numerics(device: torch.device) -> dict[str, str]:
