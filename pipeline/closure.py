@@ -19,6 +19,7 @@ EXEMPT = {
     "src/reprogpt/params_file.py": "how params.yaml is read and its errors are told",
     "src/reprogpt/explain.py": "how errors in params.yaml are told",
     "src/reprogpt/mirrors.py": "every file that it fetches is checked by sha256",
+    "src/reprogpt/transfer.py": "how mirrors.py moves bytes; checked likewise",
     "src/reprogpt/launch.py": "how processes are started; results do not depend on the topology",
     "src/reprogpt/run_dir.py": "where a run is kept, not what is in it",
     "src/reprogpt/signals.py": "how a run is stopped; a resumed run ends with the same weights",
