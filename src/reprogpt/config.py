@@ -156,6 +156,12 @@ class TrainConfig(Section):
     """The same bytes of weights from the same params on the same machine and topology."""
     max_loss_spike: Annotated[float, Field(gt=1)] | None = None
     """Stop when a step's loss exceeds its own running mean by this factor."""
+    hellaswag_interval: Count | None = None
+    """Score a fixed subset of HellaSwag every so many steps, into metrics/train_hellaswag.csv."""
+    hellaswag_examples: Annotated[int, Field(ge=1, le=10042)] = 200
+    """How many, evenly spaced, hellaswag_interval scores."""
+    sample_interval: Count | None = None
+    """Write samples every so many steps, into metrics/train_samples.md."""
 
     @model_validator(mode="after")
     def _schedule(self) -> Self:
@@ -167,6 +173,14 @@ class TrainConfig(Section):
         return self
 
 
+class SuitesConfig(Section):
+    """Evaluations of one's own."""
+
+    held_out: list[str] = []
+    """Globs of text files, relative to the project: loss and bits per byte of each. DVC does not
+    watch them; their checksums stand in metrics/eval.json."""
+
+
 class EvaluateConfig(Section):
     """What the finished model is measured by."""
 
@@ -174,6 +188,10 @@ class EvaluateConfig(Section):
     """Tokens of the validation split to score; null for all of it."""
     hellaswag_examples: Annotated[int, Field(ge=0, le=10042)] | None
     """Evenly spaced examples out of HellaSwag's 10,042; null for all, 0 for none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of HellaSwag's matrix products; sums are float32 in both. The loss is always float32."""
+    suites: SuitesConfig = SuitesConfig()
+    """More evaluations, off unless named."""
 
 
 class SampleConfig(Section):
@@ -187,6 +205,10 @@ class SampleConfig(Section):
     """0 is greedy."""
     top_k: Count | None
     top_p: Annotated[float, Field(gt=0, le=1)] | None
+    repetition_penalty: Positive = 1.0
+    """Above 1 makes tokens that were there less likely (CTRL); 1 is off."""
+    prompts_file: str | None = None
+    """A text file with one more prompt on each line. DVC does not watch it."""
 
 
 class RuntimeConfig(Section):
@@ -201,6 +223,8 @@ class RuntimeConfig(Section):
     compile: bool | Literal["auto"]
     workers: Count | Literal["auto"]
     """Tokenizing processes: auto is one per core."""
+    encoder: Literal["auto", "tiktoken", "riptoken"] = "auto"
+    """auto is riptoken where it is installed and gives tiktoken's ids on a sample."""
     checkpoint_interval: Count
     """Steps between checkpoints: what a kill can cost."""
     launcher: Literal["torchrun", "slurm"]
@@ -212,6 +236,8 @@ class RuntimeConfig(Section):
     """How often the group of processes is started again after one of it dies."""
     timeout: Positive = 600.0
     """Seconds after which a process that the others wait for counts as hung."""
+    eval_tokens: Count | Literal["auto"] = "auto"
+    """At most this many tokens go through the model at a time when it is evaluated."""
     verify: Literal["sampled", "full"] = "sampled"
     """How much of each shard is checked against its checksum before training opens it."""
 

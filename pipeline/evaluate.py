@@ -1,0 +1,20 @@
+"""Stage evaluate: models/gpt -> metrics/eval.json, metrics/hellaswag.jsonl.
+
+    python -m pipeline.evaluate
+    torchrun --nproc-per-node 8 -m pipeline.evaluate      # shares the questions among GPUs
+"""
+
+from pipeline import ROOT, stage
+
+
+def main() -> None:
+    with stage("evaluate") as cfg:
+        from reprogpt.report import evaluate
+        from reprogpt.runtime import process_group
+
+        with process_group(cfg.runtime.device, cfg.runtime.timeout) as process:
+            evaluate(cfg.evaluate, process, cfg.runtime.eval_tokens, ROOT)
+
+
+if __name__ == "__main__":
+    main()

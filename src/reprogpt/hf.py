@@ -1,0 +1,279 @@
+"""A model directory in the Hugging Face layout: what is trained here opens elsewhere as it is.
+
+``config.json``, ``model.safetensors`` and the tokenizer's files. GPT-2 keeps its layers' matrices
+as (in, out), a module it calls Conv1D; ours are (out, in), torch's Linear: they are transposed on
+the way, and nothing else is changed. The vocabulary's padding rows stay behind.
+
+A model with a switch that GPT-2 has not, or of another architecture, is written in the same layout
+under its own ``model_type``, with our parameter names: it loads back here exactly, and transformers
+refuses it by that name rather than computing something else.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reprogpt.architectures import build_model
+from reprogpt.config import ModelConfig
+from reprogpt.model import GPT, padded_vocab
+from reprogpt.tokenizers import load_tokenizer
+
+OWN_TYPE = "reprogpt"
+"""`model_type` of what transformers has no class for."""
+
+_CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+_VOCAB_ROWS = ("wte.weight", "lm_head.weight")
+# The shape of a GPT-2, which every reader of config.json finds under GPT-2's own names.
+_GPT2_FIELDS = frozenset({"architecture", "n_layer", "n_head", "n_embd", "block_size", "dropout",
+                          "bias", "init_from"})
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model as a file holds it: our parameter names, (out, in) matrices, no padding rows."""
+
+    cfg: ModelConfig
+    vocab_size: int
+    tensors: Mapping[str, Tensor]
+    source: str
+    """Where it came from, for messages."""
+
+
+def save_model(dir: str | Path, model: nn.Module, model_cfg: ModelConfig,
+               tokenizer_dir: str | Path | None) -> None:
+    """Writes ``dir`` whole or not at all: config.json, model.safetensors and the tokenizer.
+
+    ``model`` is the bare network (no DDP or compile wrapper) with ``vocab_size``;
+    ``tokenizer_dir`` holds what ``Tokenizer.save`` wrote, or is None for a model without one. The
+    same weights give the same bytes. A directory that is there is replaced, never written into:
+    DVC may have hard-linked its files to the cache.
+    """
+    final = Path(dir)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    building = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        eot = None
+        if tokenizer_dir is not None:
+            eot = load_tokenizer(Path(tokenizer_dir)).eot
+            for file in sorted(Path(tokenizer_dir).iterdir()):
+                shutil.copyfile(file, building / file.name)
+        vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
+        config = _to_config(model_cfg, vocab_size, eot)
+        (building / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(_to_tensors(model, model_cfg, vocab_size), building / "model.safetensors",
+                  metadata={"format": "pt"})  # transformers refuses a file without it
+        for file in building.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        _replace(building, final)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def load_model(dir: str | Path, device: str | torch.device = "cpu",
+               block_size: int | None = None) -> tuple[GPT, ModelConfig]:
+    """The model in a directory, on ``device``, float32, in eval mode, and its config.
+
+    Ours, or any GPT-2 in the Hugging Face layout. ``block_size`` crops the context: positions
+    are learned one by one, so the first ones stand on their own. Raises ValueError.
+    """
+    weights = read_weights(dir)
+    cfg = weights.cfg
+    if block_size is not None:
+        cfg = cfg.model_copy(update={"block_size": block_size})
+    model = build_model(cfg, weights.vocab_size)
+    load_weights(model, weights)
+    return model.to(device).eval(), cfg
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
+    """Copies weights into a model already built, say from params.yaml.
+
+    The model may have a shorter block_size than the weights: their first positions are taken.
+    Raises ValueError, one line, where shapes or names differ.
+    """
+    weights = source if isinstance(source, Weights) else read_weights(source)
+    cfg: ModelConfig = model.cfg  # type: ignore[assignment]
+    _check_shape(cfg, int(model.vocab_size), weights)  # type: ignore[arg-type]
+    left = dict(weights.tensors)
+    for name, p in _state(model).items():
+        if name not in left:
+            raise ValueError(f"{weights.source}: has no tensor {name}; its model is not that of "
+                             "params.yaml's section model")
+        tensor = left.pop(name)
+        if name == "wpe.weight":
+            tensor = tensor[:p.size(0)]
+        if name.endswith(_VOCAB_ROWS):
+            p.zero_()
+            p[:weights.vocab_size].copy_(tensor)
+        elif p.shape != tensor.shape:
+            raise ValueError(f"{weights.source}: {name} is {tuple(tensor.shape)}, but params.yaml "
+                             f"asks for {tuple(p.shape)}; make section model agree with it")
+        else:
+            p.copy_(tensor)
+    if left:
+        raise ValueError(f"{weights.source}: has {next(iter(left))}, which the model of "
+                         "params.yaml has no place for; make section model agree with it")
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Weights from a model directory in the Hugging Face layout: ours, OpenAI's, anyone's GPT-2.
+
+    Raises ValueError (one line) for what is not there, not safetensors, or not a GPT-2.
+    """
+    path = Path(path)
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{path}: no config.json; give a model directory in the Hugging Face "
+                         "layout (config.json, model.safetensors)")
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    ours = config.get("model_type") == OWN_TYPE
+    cfg = ModelConfig.model_validate(config[OWN_TYPE]) if ours else _from_config(config, path)
+    tensors = _read_safetensors(path)
+    if not ours:
+        tensors = _from_tensors(tensors, cfg, path)
+    return Weights(cfg, config["vocab_size"], tensors, str(path))
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers by name; a tied parameter once."""
+    state = dict(model.named_parameters())
+    saved = model.state_dict().keys()
+    return state | {name: b for name, b in model.named_buffers() if name in saved}
+
+
+def _is_gpt2(cfg: ModelConfig) -> bool:
+    return cfg.architecture == "gpt" and set(cfg.canonical()) <= _GPT2_FIELDS
+
+
+def _to_config(cfg: ModelConfig, vocab_size: int, eot: int | None) -> dict[str, Any]:
+    common = {
+        "n_layer": cfg.n_layer, "n_head": cfg.n_head, "n_embd": cfg.n_embd,
+        "n_positions": cfg.block_size, "n_ctx": cfg.block_size, "vocab_size": vocab_size,
+        "attn_pdrop": cfg.dropout, "embd_pdrop": cfg.dropout, "resid_pdrop": cfg.dropout,
+        "bos_token_id": eot, "eos_token_id": eot, "dtype": "float32", "use_cache": True,
+    }
+    if not _is_gpt2(cfg):
+        ours = cfg.model_copy(update={"init_from": None})
+        return {"model_type": OWN_TYPE, **common, OWN_TYPE: ours.model_dump(exclude_defaults=True)}
+    return {
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **common,
+        "activation_function": "gelu_new",  # transformers' name of the tanh approximation
+        "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "n_inner": None,
+        "scale_attn_weights": True, "tie_word_embeddings": True,
+        # GPT-2 always has biases: a model without exports zeros, and says so here.
+        OWN_TYPE: {"bias": cfg.bias},
+    }
+
+
+def _to_tensors(model: nn.Module, cfg: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
+    tensors = {}
+    for name, p in _state(model).items():
+        tensor = p.detach().to("cpu", torch.float32)
+        if name.endswith(_VOCAB_ROWS):
+            tensor = tensor[:vocab_size]
+        tensors[name] = tensor.contiguous()
+    if not _is_gpt2(cfg):
+        return tensors
+    gpt2 = {}
+    for name, tensor in tensors.items():
+        transposed = name.endswith(_CONV1D)
+        gpt2[f"transformer.{name}"] = tensor.t().contiguous() if transposed else tensor
+        if not cfg.bias and name.endswith(".weight") and not name.startswith(("wte", "wpe")):
+            # c_attn, c_proj, c_fc: (out, in); a LayerNorm's gain: (C,)
+            gpt2[f"transformer.{name.removesuffix('weight')}bias"] = torch.zeros(tensor.size(0))
+    return gpt2
+
+
+def _from_config(config: Mapping[str, Any], path: Path) -> ModelConfig:
+    """A GPT-2's config.json as a ModelConfig. Raises ValueError for what we do not compute."""
+    wanted = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+              "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
+              "tie_word_embeddings": True}
+    for key, value in wanted.items():
+        found = config.get(key, None if key == "model_type" else value)
+        if found != value:
+            raise ValueError(f"{path}/config.json: {key}={found!r} must be {value!r}: only GPT-2 "
+                             "and models saved here can be loaded; choose another init_from")
+    n_embd = config["n_embd"]
+    if config.get("n_inner") not in (None, 4 * n_embd):
+        raise ValueError(f"{path}/config.json: n_inner={config['n_inner']} must be null or "
+                         f"4 * n_embd = {4 * n_embd}; choose another init_from")
+    return ModelConfig(
+        architecture="gpt", n_layer=config["n_layer"], n_head=config["n_head"], n_embd=n_embd,
+        block_size=config.get("n_positions", config.get("n_ctx")),
+        dropout=float(config.get("resid_pdrop", 0.1)),  # 0.1: transformers' default
+        bias=config.get(OWN_TYPE, {}).get("bias", True), init_from=None)
+
+
+def _from_tensors(tensors: Mapping[str, Tensor], cfg: ModelConfig, path: Path
+                  ) -> dict[str, Tensor]:
+    """GPT-2's names and orientation -> ours."""
+    ours = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix("transformer.")  # OpenAI's file has no prefix, others do
+        if name.endswith((".attn.bias", ".attn.masked_bias")) or name == "lm_head.weight":
+            continue  # the causal triangle, stored by old versions; the tied head, a second time
+        if not cfg.bias and name.endswith(".bias"):
+            if tensor.any():
+                raise ValueError(f"{path}/config.json: bias is false, but {name} is not zero; "
+                                 "one of the two files is another model's")
+            continue
+        ours[name] = tensor.t() if name.endswith(_CONV1D) else tensor
+    head = tensors.get("lm_head.weight")
+    if head is not None and not torch.equal(head, ours["wte.weight"]):
+        raise ValueError(f"{path}: lm_head.weight differs from wte.weight, but GPT-2's head is "
+                         "tied; choose another init_from")
+    return ours
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if single.is_file():
+        return load_file(single)
+    if index.is_file():
+        parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        return {k: v for part in parts for k, v in load_file(path / Path(part).name).items()}
+    raise ValueError(f"{path}: no model.safetensors; pickled weights (pytorch_model.bin) are not "
+                     "read, since opening one runs its code: save it with safetensors first")
+
+
+def _check_shape(cfg: ModelConfig, vocab_size: int, weights: Weights) -> None:
+    theirs = weights.cfg
+    for key in ("architecture", "n_layer", "n_head", "n_embd", "bias"):
+        if getattr(cfg, key) != getattr(theirs, key):
+            raise ValueError(f"params.yaml: model.{key}={getattr(cfg, key)} must be "
+                             f"{getattr(theirs, key)}, that of {weights.source}; correct it")
+    if cfg.block_size > theirs.block_size:
+        raise ValueError(f"params.yaml: model.block_size={cfg.block_size} must be at most "
+                         f"{theirs.block_size}, the positions of {weights.source}; lower it")
+    if vocab_size != weights.vocab_size:
+        raise ValueError(f"params.yaml: tokenize.encoding gives {vocab_size} tokens but "
+                         f"{weights.source} has {weights.vocab_size}; use the encoding it was "
+                         "trained with")
+    assert weights.tensors["wte.weight"].size(0) <= padded_vocab(vocab_size)
+
+
+def _replace(building: Path, final: Path) -> None:
+    """``building`` becomes ``final``. A rename cannot replace a full directory, so the old one
+    steps aside first: a reader sees the old, none for an instant, or the new."""
+    aside = building.with_name(building.name + ".old")
+    if final.exists():
+        final.rename(aside)
+    building.rename(final)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
