@@ -38,6 +38,10 @@ from reprogpt.signals import StopSignals, die_with_parent
 from reprogpt.tokenizers import load_tokenizer
 
 
+TREND = 100
+"""Steps whose mean loss is what train.max_loss_spike compares with."""
+
+
 class NotFinite(ValueError):
     """The loss or the gradient stopped being a number."""
 
@@ -70,7 +74,7 @@ class Trainer:
                                            enabled=self.net.resolved["precision"] == "float16")
         self.seconds = 0.0
         self.best: dict[str, float] | None = None
-        self.recent: deque[float] = deque(maxlen=train.eval_interval)
+        self.recent: deque[float] = deque(maxlen=max(TREND, train.eval_interval))
         rows: list[Row] = []
         if state is not None:
             rows = self._restore(state)
@@ -172,8 +176,8 @@ class Trainer:
 
     def _watch_spike(self, step: int, loss: float) -> None:
         limit = self.cfg.train.max_loss_spike
-        trend = list(self.recent)[-100:]
-        if limit is None or len(trend) < 20:
+        trend = list(self.recent)[-TREND:]
+        if limit is None or len(trend) < TREND // 5:
             return
         mean = sum(trend) / len(trend)
         if loss > limit * mean:
@@ -251,12 +255,13 @@ class Trainer:
         tokens = self.step * cfg.batch_tokens
         speed = tokens / self.seconds if self.seconds else math.nan
         peak = peak_flops(self.process.device)
+        recent = list(self.recent)[-cfg.eval_interval:]
         flops = self.model.flops_per_token(self.cfg.model.block_size)
         write_metrics(Path(self.run_dir.paths.json), {
             "steps": self.step, "tokens": tokens,
             "epochs": round(self.loader.epochs(self.step), 4),
             "unused_tokens": self.loader.unused_tokens,
-            "train_loss": sum(self.recent) / len(self.recent) if self.recent else math.nan,
+            "train_loss": sum(recent) / len(recent) if recent else math.nan,
             "val_loss": self.best["loss"] if self.best else self.journal.last("val_loss"),
             "tokens_per_second": speed, "seconds": self.seconds,
             "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
