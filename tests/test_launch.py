@@ -1,0 +1,199 @@
+"""The launcher: real processes, really killed. `python -m tests.test_launch 20` kills 20 times."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from reprogpt import checkpoint
+from reprogpt.config import ConfigError
+from reprogpt.launch import processes
+from reprogpt.run_dir import RunDir, runs_root
+from tests.training import launch, make_run, read_csv, weights, without_times, write_tokens
+
+LONG = {"max_steps": 150, "batch_tokens": 12 * 16, "eval_interval": 100}
+"""Some seconds of training: time enough to be killed in."""
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+def members(run: RunDir) -> list[int]:
+    """Process ids of everything that works on a run: launcher, torchrun, training processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if str(run.path) in command:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def wait_for(condition: object, what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.02)
+
+
+def wait_for_step(run: RunDir, step: int) -> None:
+    wait_for(lambda: (checkpoint.steps(run.path) or [0])[-1] >= step, f"step {step}")
+
+
+def finish(run: RunDir) -> None:
+    child = launch(run)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 0, said
+
+
+def torture(folder: Path, tokens: Path, kills: int, seed: int) -> tuple[str, str, list[str]]:
+    """One run killed with -9 ``kills`` times at random moments, one left in peace.
+
+    Returns the sha256 of both models and what was killed when.
+    """
+    rng = random.Random(seed)
+    peace = make_run(folder / "peace", tokens, train=LONG)
+    finish(peace)
+    run = make_run(folder / "torture", tokens, train=LONG)
+    log = []
+    while len(log) < kills:
+        child = launch(run)
+        # Up to a moment of its life, from the first import to the last save.
+        time.sleep(rng.uniform(0.5, 12.0))
+        alive = members(run)
+        if child.poll() is not None or not alive:
+            for path in run.path.glob("*.pt"):  # it finished: begin the run anew
+                path.unlink()
+            continue
+        victims = rng.choice([alive, [rng.choice(alive)]])
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        child.communicate(timeout=60)
+        wait_for(lambda: not members(run), "the others to notice")
+        log.append(f"{len(victims)} of {len(alive)} processes killed, checkpoints at "
+                   f"{checkpoint.steps(run.path)}")
+    finish(run)
+    assert without_times(read_csv(run)) == without_times(read_csv(peace))
+    sums = [hashlib.sha256(weights(r)).hexdigest() for r in (peace, run)]
+    return sums[0], sums[1], log
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_with_the_same_weights(tmp_path: Path, tokens: Path) -> None:
+    straight, tortured, log = torture(tmp_path, tokens, kills=2, seed=int(time.time()))
+    assert straight == tortured, log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_saves_and_stops(tmp_path: Path, tokens: Path, name: str) -> None:
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000},
+                   runtime={"checkpoint_interval": 50_000})
+    child = launch(run)
+    wait_for(lambda: Path(run.paths.csv).exists() and len(read_csv(run)) > 3, "a few steps")
+    child.send_signal(signal.Signals[name])
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 1
+    assert f"stopped by {name}" in said
+    assert "the same command continues from there" in said
+    assert checkpoint.steps(run.path), "it should have saved on the way out"
+    assert not members(run)
+
+
+@pytest.mark.slow
+def test_nothing_outlives_what_started_it(tmp_path: Path, tokens: Path) -> None:
+    """The launcher's parent (DVC, say) is killed alone: training saves and ends by itself."""
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000})
+    parent = subprocess.Popen([sys.executable, "-c", (
+        "import sys; from reprogpt.run_dir import RunDir; from tests.training import launch;"
+        "from pathlib import Path; launch(RunDir.open(Path(sys.argv[1]))).wait()"),
+        str(run.path)], env=os.environ | {"PYTHONPATH": "src:."})
+    wait_for_step(run, 4)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not members(run), "everything to end", 30)
+
+
+@pytest.mark.slow
+def test_a_group_that_loses_one_starts_again(tmp_path: Path, tokens: Path) -> None:
+    """Two processes; one is killed alone; torchrun restarts both from the last checkpoint."""
+    changes = {"train": LONG, "runtime": {"nproc": 2, "max_restarts": 2}}
+    straight = make_run(tmp_path / "straight", tokens, **changes)
+    finish(straight)
+    run = make_run(tmp_path / "restarted", tokens, **changes)
+    child = launch(run)
+    wait_for_step(run, 40)
+    worker = [pid for pid in members(run) if "reprogpt.train" in
+              Path(f"/proc/{pid}/cmdline").read_text() and
+              "torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_text()][-1]
+    os.kill(worker, signal.SIGKILL)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 0, said
+    assert "continuing run" in said
+    assert weights(run) == weights(straight)
+
+
+@pytest.mark.slow
+def test_a_second_trainer_is_told(tmp_path: Path, tokens: Path) -> None:
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000})
+    first = launch(run)
+    wait_for_step(run, 4)
+    second = launch(run)
+    _, said = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert f"another trainer (process {first.pid}) is at work on this run" in said
+    assert "Traceback" not in said
+    first.terminate()
+    first.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_what_cannot_get_better_is_not_tried_again(tmp_path: Path, tokens: Path) -> None:
+    run = make_run(tmp_path, tokens, train={"lr": 1e30, "warmup_steps": 0, "grad_clip": 0.0},
+                   runtime={"max_restarts": 50})
+    child = launch(run)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "is not finite" in said.splitlines()[-1]
+
+
+def test_runs_of_a_temporary_checkout_are_the_main_ones(tmp_path: Path) -> None:
+    assert runs_root(tmp_path) == tmp_path / "runs"
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
+    assert runs_root(copy) == tmp_path / "runs"
+
+
+def test_an_unfinished_run_may_go_on_under_edited_code(tmp_path: Path, tokens: Path) -> None:
+    old = make_run(tmp_path, tokens)
+    checkpoint.save(old.path, "step_000004", {"step": 4})
+    resumed = make_run(tmp_path, tokens, seed=2, runtime={"resume": old.fingerprint})
+    assert resumed.path == old.path
+    record = (old.path / "run.json").read_text()
+    assert resumed.config.fingerprint([]) in record, "who continued it is written down"
+    with pytest.raises(ConfigError, match=r"runtime.resume=0123 has no checkpoint in .*runs"):
+        make_run(tmp_path, tokens, runtime={"resume": "0123"})
+
+
+def test_processes(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes(make_run(tmp_path, tokens, runtime={"nproc": 3})) == 3
+    assert processes(make_run(tmp_path, tokens, runtime={"nproc": "auto"})) == 1
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+        a, b, log = torture(Path(name), write_tokens(Path(name) / "tokens"), count, seed=count)
+        print("\n".join(log))
+        print(f"straight {a}\ntortured {b}\n{'the same' if a == b else 'NOT THE SAME'}")
+        sys.exit(a != b)
