@@ -8,7 +8,7 @@ def main() -> None:
         from reprogpt.tokenization import tokenize
 
         manifest = tokenize(cfg.tokenize, ROOT / "data/raw", ROOT / "data/tokens",
-                            cfg.runtime.workers)
+                            cfg.runtime)
         for split, total in manifest.totals.items():
             print(f"{split}: {total.documents:,} documents, {total.tokens:,} tokens")
 

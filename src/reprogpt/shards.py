@@ -71,7 +71,8 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes manifest.json: the last thing of a tokenization, since it vouches for the rest."""
-    write_json(folder / MANIFEST, {"version": 1, **asdict(manifest)})
+    shards = [shard_to_json(shard) for shard in manifest.shards]
+    write_json(folder / MANIFEST, {"version": 1, **asdict(manifest), "shards": shards})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -81,8 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(path.read_bytes())
         if values.pop("version") != 1:
             raise ValueError("another version")
-        shards = tuple(Shard(**{**shard, "crc32": tuple(shard["crc32"])})
-                       for shard in values.pop("shards"))
+        shards = tuple(map(shard_from_json, values.pop("shards")))
         totals = {name: Totals(**total) for name, total in values.pop("totals").items()}
         return Manifest(shards=shards, totals=totals, **values)
     except FileNotFoundError:
@@ -90,6 +90,20 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is no manifest of shards ({error}); "
                          "run the stage tokenize again") from None
+
+
+def shard_to_json(shard: Shard) -> dict[str, Any]:
+    """As it stands in manifest.json: the block sums as one string of 8 hex digits each."""
+    values = asdict(shard)
+    values["crc32"] = "".join(f"{crc:08x}" for crc in shard.crc32)
+    return values
+
+
+def shard_from_json(values: dict[str, Any]) -> Shard:
+    """The reverse of :func:`shard_to_json`."""
+    digits = values["crc32"]
+    crcs = tuple(int(digits[n:n + 8], 16) for n in range(0, len(digits), 8))
+    return Shard(**{**values, "crc32": crcs})
 
 
 def header(tokens: int) -> bytes:

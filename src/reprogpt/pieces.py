@@ -1,0 +1,297 @@
+"""The unit of tokenizing: some 2 MB of raw text, encoded by one worker, kept in the cache.
+
+A piece is a range of bytes of one raw part: whole documents, or a stretch of a document that is
+longer than a piece. Its result is keyed by content (text, bounds of documents, tokenizer), so a run
+that was killed, and a corpus that has grown, encode only what was never encoded. Workers exchange
+names and numbers with the main process, never text or tokens.
+
+A long document is cut only where GPT-2's word pattern splits whatever stands around: before a
+space or line break that follows a visible character. The ids of its stretches are then the ids of
+the whole, which a test asserts on odd texts.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reprogpt.encoder import Encode, encoder
+from reprogpt.files import replacing, write_bytes
+from reprogpt.mirrors import cache_dir
+from reprogpt.raw import Meta, Part, read_index, read_spans
+from reprogpt.tokenizers import GPT2_EOT, code_points
+
+PIECE_BYTES = 2 << 20
+_WINDOW = 1 << 16  # bytes searched at a time for a place to cut
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes [start, end) of a part: documents first to last, or a stretch of document `first`."""
+
+    part: str
+    first: int
+    last: int
+    start: int
+    end: int
+    opens: bool
+    """It begins where its first document begins."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every piece of one tokenization has in common; small, since it is sent to workers."""
+
+    raw_dir: str
+    encoding: str
+    """gpt2, or char: whose pieces hold code points, since the vocabulary comes after the split."""
+    eot: bool
+    """Put <|endoftext|> before every document."""
+    encoder: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A piece's place in the cache, and its number of tokens."""
+
+    key: str
+    tokens: int
+    masked: bool
+    encoding: str
+
+    @property
+    def path(self) -> Path:
+        return cache_dir() / "pieces" / self.key[:2] / self.key
+
+    def documents(self) -> np.ndarray:
+        """(documents, 3) int64: where each ends in tokens, its bytes, 63 bits of its sha256."""
+        with np.load(self.path.with_suffix(".npz")) as saved:
+            return saved["documents"]
+
+    def load(self) -> np.ndarray:
+        """The tokens: uint16 ids, or uint32 code points for encoding char."""
+        return _checked(self.path.with_suffix(".bin"), self, "crc").view(_dtype(self.encoding))
+
+    def load_mask(self) -> np.ndarray:
+        """(tokens,) uint8."""
+        return _checked(self.path.with_suffix(".mask"), self, "mask_crc")
+
+    def drop(self) -> None:
+        """Frees the tokens; what is known about the documents stays."""
+        for suffix in (".bin", ".mask"):
+            self.path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _dtype(encoding: str) -> np.dtype:
+    return np.dtype("<u4" if encoding == "char" else "<u2")
+
+
+def _checked(path: Path, encoded: Encoded, field: str) -> np.ndarray:
+    data = np.fromfile(path, np.uint8)
+    with np.load(encoded.path.with_suffix(".npz")) as saved:
+        good = zlib.crc32(data.data) == int(saved[field])
+    if not good:
+        encoded.path.with_suffix(".npz").unlink()  # so that the next run makes it anew
+        raise OSError(f"{path}: a damaged piece in the cache was removed; run the stage again")
+    return data
+
+
+def cut(raw_dir: Path, meta: Meta, at: tuple[int, int] | None = None,
+        piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
+    """The pieces of a corpus, in order; ``at`` (part, byte) is a boundary in any case."""
+    for number, part in enumerate(meta.parts):
+        ends = read_index(raw_dir, part)[:, 0]
+        forced = at[1] if at and at[0] == number else None
+        yield from _cut_part(raw_dir, part, ends, forced, piece_bytes)
+
+
+def _cut_part(raw_dir: Path, part: Part, ends: np.ndarray, forced: int | None,
+              piece_bytes: int) -> Iterator[Piece]:
+    document, start = 0, 0
+    while document < len(ends):
+        # As many whole documents as fit, at least one, and none beyond a forced boundary.
+        last = max(int(np.searchsorted(ends, start + piece_bytes, "right")), document + 1)
+        inside = False
+        if forced is not None and start < forced < ends[last - 1]:
+            holds = int(np.searchsorted(ends, forced))  # the document it ends or cuts
+            whole = holds + 1 if ends[holds] == forced else holds
+            inside = whole == document
+            last = whole if whole > document else document + 1
+        end = int(ends[last - 1])
+        if inside or (last - document == 1 and end - start > 2 * piece_bytes):
+            yield from _stretches(raw_dir, part, document, start, end, forced, piece_bytes)
+        else:
+            yield Piece(part.name, document, last, start, end, True)
+        document, start = last, end
+
+
+def _stretches(raw_dir: Path, part: Part, document: int, start: int, end: int,
+               forced: int | None, piece_bytes: int) -> Iterator[Piece]:
+    assert not part.masked, "documents with masked targets are short"
+    begin = start
+    with (raw_dir / part.text).open("rb") as file:
+        while begin < end:
+            stop = end
+            if end - begin > piece_bytes:
+                stop = safe_cut(file.fileno(), begin + piece_bytes, end)
+            if forced is not None and begin < forced < stop:
+                stop = forced
+            yield Piece(part.name, document, document + 1, begin, stop, begin == start)
+            begin = stop
+
+
+def safe_cut(file: int, position: int, end: int) -> int:
+    """The first place at or after ``position`` where the text may be cut; ``end`` if there is none.
+
+    Both patterns hold for every text around them: in GPT-2's pattern white space only ever begins
+    a match, and a run of letters never takes in punctuation.
+    """
+    while position < end:
+        window = os.pread(file, min(_WINDOW, end - position), position)
+        text = window.decode("utf-8", "ignore")  # a character cut at either side does not matter
+        lead = len(window) - len(window.lstrip(_CONTINUATION))
+        for n in range(1, len(text)):
+            before, after = text[n - 1], text[n]
+            space = after in " \n" and not before.isspace()
+            # Kana, Han and Hangul have no spaces; their letters are as old as Unicode.
+            mark = (after in _MARKS and "\u3041" <= before <= "\ud7a3"
+                    and unicodedata.category(before) == "Lo")
+            if space or mark:
+                return position + lead + len(text[:n].encode("utf-8"))
+        position += max(1, len(window) - 8)  # overlap, so that no pair is missed
+    return end
+
+
+_CONTINUATION = bytes(range(0x80, 0xC0))
+_MARKS = "。、，！？.,;:!?"
+
+
+def encode_piece(job: Job, piece: Piece, force: bool = False) -> Encoded:
+    """The piece's result, from the cache when it is there, else made now.
+
+    Tokens that were freed because a finished shard holds them are made again only by ``force``.
+    """
+    raw_dir = Path(job.raw_dir)
+    written = (raw_dir / f"{piece.part}.npy").stat().st_mtime_ns
+    part, index, spans = _opened(job.raw_dir, piece.part, written)
+    data = _read(raw_dir / part.text, piece)
+    ends = np.minimum(index[piece.first:piece.last, 0], piece.end) - piece.start
+    own = None
+    if spans is not None:
+        own = spans[(spans[:, 0] >= piece.first) & (spans[:, 0] < piece.last)].copy()
+        own[:, 0] -= piece.first
+    encode, fingerprint = encoder(job.encoding, job.encoder)
+    key = _key(job, piece, data, ends, own, fingerprint)
+    path = cache_dir() / "pieces" / key[:2] / key
+    # Code points are needed for the vocabulary, so those are never freed.
+    there = path.with_suffix(".npz").is_file() and (
+        job.encoding != "char" or path.with_suffix(".bin").is_file())
+    if there and not force:
+        with np.load(path.with_suffix(".npz")) as saved:
+            documents = saved["documents"]
+    else:
+        documents = _make(path, job, piece, data, ends, own, encode)
+    return Encoded(key, int(documents[-1, 0]), own is not None, job.encoding)
+
+
+def _read(path: Path, piece: Piece) -> bytes:
+    with path.open("rb") as file:
+        data = os.pread(file.fileno(), piece.end - piece.start, piece.start)
+    if len(data) != piece.end - piece.start:
+        raise OSError(f"{path}: ends before byte {piece.end}; run the stage download again")
+    return data
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(raw_dir: str, name: str,
+            written: int) -> tuple[Part, np.ndarray, np.ndarray | None]:
+    folder = Path(raw_dir)
+    masked = (folder / f"{name}.spans.npy").is_file()
+    part = Part(name, 0, 0, "", masked)
+    return part, read_index(folder, part), read_spans(folder, part)
+
+
+def _key(job: Job, piece: Piece, data: bytes, ends: np.ndarray, spans: np.ndarray | None,
+         fingerprint: str) -> str:
+    what = ["piece 1", fingerprint, job.eot, piece.opens, hashlib.sha256(data).hexdigest(),
+            hashlib.sha256(ends.astype("<i8").tobytes()).hexdigest(),
+            None if spans is None else hashlib.sha256(spans.astype("<i8").tobytes()).hexdigest()]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _make(path: Path, job: Job, piece: Piece, data: bytes, ends: np.ndarray,
+          spans: np.ndarray | None, encode: Encode) -> np.ndarray:
+    documents = np.zeros((len(ends), 3), np.int64)
+    chunks, masks = [], []
+    begin = total = 0
+    for number, end in enumerate(ends.tolist()):
+        raw = data[begin:end]
+        text = raw.decode("utf-8")
+        ids = encode(text)
+        separator = job.eot and bool(raw) and (number > 0 or piece.opens)
+        if separator:
+            chunks.append(np.array([GPT2_EOT], ids.dtype))
+        chunks.append(ids)
+        if spans is not None:
+            own = spans[spans[:, 0] == number, 1:]
+            masks += [np.zeros(int(separator), np.uint8), _mask(text, ids, own, job.encoding)]
+        total += len(ids) + separator
+        fingerprint = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big") >> 1
+        documents[number] = total, end - begin, fingerprint
+        begin = end
+    _save(path, np.concatenate(chunks).astype(_dtype(job.encoding), copy=False),
+          np.concatenate(masks) if spans is not None else None, documents)
+    return documents
+
+
+def _save(path: Path, tokens: np.ndarray, mask: np.ndarray | None, documents: np.ndarray) -> None:
+    fields = {"documents": documents}
+    for name, array in (("crc", tokens), ("mask_crc", mask)):
+        if array is not None:
+            body = array.tobytes()
+            fields[name] = np.array(zlib.crc32(body), np.int64)
+            write_bytes(path.with_suffix(".bin" if name == "crc" else ".mask"), body, sync=False)
+    with replacing(path.with_suffix(".npz"), sync=False) as temporary, temporary.open("wb") as out:
+        np.savez(out, allow_pickle=False, **fields)  # last: it vouches for the others
+
+
+def without_unknown(encoded: Encoded, characters: str) -> Encoded:
+    """The piece (of encoding char) without the characters that are not in a vocabulary."""
+    key = hashlib.sha256(json.dumps(["known 1", encoded.key, characters]).encode()).hexdigest()
+    points = encoded.load()
+    known = np.isin(points, code_points(characters))
+    documents = encoded.documents()
+    kept: np.ndarray = np.concatenate(([0], np.cumsum(known)))
+    documents[:, 0] = kept[documents[:, 0]]
+    fewer = Encoded(key, int(kept[-1]), encoded.masked, encoded.encoding)
+    _save(fewer.path, points[known], encoded.load_mask()[known] if encoded.masked else None,
+          documents)
+    return fewer
+
+
+def _mask(text: str, ids: np.ndarray, spans: np.ndarray, encoding: str) -> np.ndarray:
+    """(tokens,) uint8: 1 where the first byte of a token lies in a span of characters."""
+    marked = np.zeros(len(text), np.uint8)
+    for start, end in spans.tolist():
+        marked[start:end] = 1
+    if encoding == "char":
+        return marked
+    widths = [len(character.encode("utf-8")) for character in text]
+    of_bytes = np.repeat(marked, widths)
+    sizes = _token_sizes()[ids]
+    firsts: np.ndarray = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    return of_bytes[firsts]
+
+
+@functools.cache
+def _token_sizes() -> np.ndarray:
+    from reprogpt.tokenizers import gpt2_tokenizer
+
+    return gpt2_tokenizer().token_bytes()
