@@ -40,6 +40,13 @@ def members(run: RunDir) -> list[int]:
     return sorted(found)
 
 
+def workers(run: RunDir) -> list[int]:
+    """The training processes among them."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in members(run)}
+    return [pid for pid, command in commands.items()
+            if "reprogpt.train" in command and "torch.distributed.run" not in command]
+
+
 def wait_for(condition: object, what: str, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -134,14 +141,25 @@ def test_a_group_that_loses_one_starts_again(tmp_path: Path, tokens: Path) -> No
     run = make_run(tmp_path / "restarted", tokens, **changes)
     child = launch(run)
     wait_for_step(run, 40)
-    worker = [pid for pid in members(run) if "reprogpt.train" in
-              Path(f"/proc/{pid}/cmdline").read_text() and
-              "torch.distributed.run" not in Path(f"/proc/{pid}/cmdline").read_text()][-1]
-    os.kill(worker, signal.SIGKILL)
+    os.kill(workers(run)[-1], signal.SIGKILL)
     _, said = child.communicate(timeout=120)
     assert child.returncode == 0, said
     assert "continuing run" in said
     assert weights(run) == weights(straight)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_noticed(tmp_path: Path, tokens: Path) -> None:
+    """One of two is stopped, not killed: after runtime.timeout the run ends instead of waiting."""
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000},
+                   runtime={"nproc": 2, "max_restarts": 0, "timeout": 5})
+    child = launch(run)
+    wait_for_step(run, 4)
+    os.kill(workers(run)[-1], signal.SIGSTOP)
+    _, said = child.communicate(timeout=100)
+    assert child.returncode == 1
+    assert "the same command continues from the last checkpoint" in said
+    assert not members(run)
 
 
 @pytest.mark.slow
