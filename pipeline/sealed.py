@@ -6,6 +6,7 @@ as the new line's. So a stage notes both at its start, and fails at its end if e
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,18 @@ class Seal:
 
     @classmethod
     def take(cls, stage: str, dvc_file: Path = Path("dvc.yaml")) -> "Seal":
-        """Notes what ``stage`` depends on now. Raises ConfigError if ``dvc_file`` lacks it."""
+        """Notes what ``stage`` depends on now. Raises ConfigError if ``dvc_file`` lacks it.
+
+        A stage of a matrix is named as DVC names it, stage@value; `${item.KEY}` is that value.
+        """
+        name, _, value = stage.partition("@")
         stages = read_yaml(dvc_file).get("stages") or {}
-        if stage not in stages:
-            raise ConfigError(f"{dvc_file}: has no stage {stage}; run from the project's root")
-        where = dvc_file.parent / stages[stage].get("wdir", ".")
-        wanted = stages[stage].get("params") or []
-        sources = [str(where / dep) for dep in stages[stage].get("deps") or [] if _is_code(dep)]
+        if name not in stages:
+            raise ConfigError(f"{dvc_file}: has no stage {name}; run from the project's root")
+        entry = _filled(stages[name], value)
+        where = dvc_file.parent / entry.get("wdir", ".")
+        wanted = entry.get("params") or []
+        sources = [str(where / dep) for dep in entry.get("deps") or [] if _is_code(dep)]
         return cls(stage, where, wanted, dict(_values(wanted, where)),
                    {path: _sha256(Path(path)) for path in sources})
 
@@ -65,6 +71,15 @@ class Seal:
             if _sha256(Path(path)) != digest:
                 return f"{path} changed while {doing}; put it back and run dvc repro"
         return None
+
+
+def _filled(entry: Any, value: str) -> Any:
+    """A stage's entry with the value of its matrix in all places that ask for it."""
+    if isinstance(entry, Mapping):
+        return {_filled(k, value): _filled(v, value) for k, v in entry.items()}
+    if isinstance(entry, list):
+        return [_filled(e, value) for e in entry]
+    return re.sub(r"\$\{item\.\w+\}", value, entry) if isinstance(entry, str) else entry
 
 
 def _is_code(dep: Any) -> bool:

@@ -6,29 +6,41 @@ The run's checkpoints are kept in runs/<fingerprint>/: started again after a kil
 """
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from pipeline import DVC_FILE, ROOT, stage
 from pipeline.sealed import Seal
+from reprogpt.config import Config
+from reprogpt.run_dir import Paths
 
 
 def main() -> None:
     with stage("train") as cfg:
-        from reprogpt.files import sha256_of
-        from reprogpt.launch import TrainingFailed, launch
-        from reprogpt.run_dir import Paths, RunDir, runs_root
-
-        inputs = [ROOT / "data/tokens/manifest.json", *sorted((ROOT / "data/init").rglob("*"))]
-        contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]
-        code = Seal.take("train", DVC_FILE).sources
         paths = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
                       model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
                       json=str(ROOT / "metrics/train.json"))
-        run = RunDir.create(runs_root(ROOT), cfg.fingerprint([*contents, *code.items()]), cfg, paths)
-        try:
-            launch(run)
-        except TrainingFailed as failed:
-            print(failed, file=sys.stderr)
-            sys.exit(1)
+        train(cfg, paths, Seal.take("train", DVC_FILE).sources)
+
+
+def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
+    """Trains what ``cfg`` says, or what is left of it, from and to ``paths``.
+
+    ``code``: the sha256 of every source file that decides the weights. Exits with status 1, one
+    line said, when the training did not finish.
+    """
+    from reprogpt.files import sha256_of
+    from reprogpt.launch import TrainingFailed, launch
+    from reprogpt.run_dir import RunDir, runs_root
+
+    inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
+    contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]
+    run = RunDir.create(runs_root(ROOT), cfg.fingerprint([*contents, *code.items()]), cfg, paths)
+    try:
+        launch(run)
+    except TrainingFailed as failed:
+        print(failed, file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

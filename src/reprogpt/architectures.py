@@ -1,20 +1,22 @@
 """The networks by the name that `model.architecture` gives them."""
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
 
 from reprogpt.config import ModelConfig
 from reprogpt.model import GPT
+from reprogpt.rungs import RUNGS
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"gpt": GPT}
+ARCHITECTURES: dict[str, Callable[[ModelConfig, int], Any]] = {"gpt": GPT, **RUNGS}
 
 
 def build_model(cfg: ModelConfig, vocab_size: int) -> GPT:
     """The network that ``cfg.architecture`` names, weights not yet initialized.
 
-    A rung is no GPT, but speaks its protocol (rungs.py). Raises ValueError for an architecture
-    that does not exist.
+    A rung is no GPT, but speaks its protocol. Raises ValueError for a name that is none.
     """
     if cfg.architecture not in ARCHITECTURES:
         raise ValueError(f"params.yaml: model.architecture={cfg.architecture!r} must be one of "
                          f"{', '.join(ARCHITECTURES)}; correct it")
-    return ARCHITECTURES[cfg.architecture](cfg, vocab_size)  # type: ignore[return-value]
+    model: GPT = ARCHITECTURES[cfg.architecture](cfg, vocab_size)
+    return model
