@@ -1,5 +1,7 @@
 """Stage download: the corpus, HellaSwag, initial weights -> data/raw, data/hellaswag, data/init."""
 
+import sys
+
 from pipeline import ROOT, stage
 
 
@@ -8,11 +10,15 @@ def main() -> None:
         from reprogpt.corpora import download
         from reprogpt.hellaswag_source import fetch_hellaswag
         from reprogpt.hub import fetch_model
+        from reprogpt.transfer import TransferError
 
-        meta = download(cfg.download, ROOT / "data/raw")
+        try:
+            meta = download(cfg.download, ROOT / "data/raw")
+            fetch_hellaswag(ROOT / "data/hellaswag")
+            fetch_model(cfg.model.init_from, ROOT / "data/init")
+        except TransferError as error:
+            sys.exit(f"download: {error}")
         print(f"{meta.corpus}: {meta.documents:,} documents, {meta.bytes:,} bytes of text")
-        fetch_hellaswag(ROOT / "data/hellaswag")
-        fetch_model(cfg.model.init_from, ROOT / "data/init")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from reprogpt.files import link_or_copy, write_json
-from reprogpt.mirrors import cache_dir
 from reprogpt.pieces import Encoded
-from reprogpt.shards import Shard, Totals, checksums_of, shard_from_json, shard_to_json, write_shard
+from reprogpt.shards import (
+    Shard,
+    Totals,
+    cached_shard_path,
+    checksums_of,
+    shard_from_json,
+    shard_to_json,
+    write_shard,
+)
 from reprogpt.tokenizers import CharTokenizer
 
 
@@ -43,7 +50,7 @@ class ShardPlan:
 
     @property
     def path(self) -> Path:
-        return cache_dir() / "shards" / self.key[:2] / f"{self.key}.bin"
+        return cached_shard_path(self.key)
 
 
 @dataclass
@@ -149,11 +156,17 @@ def make_shard(plan: ShardPlan) -> Shard:
     return shard
 
 
-def place_shard(plan: ShardPlan, shard: Shard, out_dir: Path) -> None:
-    """Puts a cached shard, and its mask, under its own name in the out."""
+def place_shard(plan: ShardPlan, shard: Shard, out_dir: Path, track: str) -> Shard:
+    """Puts a cached shard, and its mask, under its own name in the out.
+
+    With ``track`` manifest it stays in the cache, and the manifest says so.
+    """
+    if track == "manifest":
+        return replace(shard, path=f"cache:{plan.key}")
     link_or_copy(plan.path, out_dir / shard.name)
     if shard.mask_sha256:
         link_or_copy(plan.path.with_suffix(".mask"), (out_dir / shard.name).with_suffix(".mask"))
+    return shard
 
 
 def _ids(piece: Encoded, start: int, end: int, characters: str) -> np.ndarray:

@@ -29,6 +29,8 @@ class Source:
     name: str
     identity: str
     read: Callable[[int], Iterator[Document]]
+    done: Callable[[], None] = lambda: None
+    """Called when all its parts are in the cache."""
 
 
 @dataclass
@@ -112,18 +114,20 @@ def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
             part, _ = _write(folder, name, read_part(cached.folder, cached.part), budget, None)
             last = True
         elif cached.last:
+            source.done()
             return
         else:
             stream = stream or source.read(row)
             part, last = _write(folder, name, stream, budget, part_bytes)
             if last or (part and part.bytes >= part_bytes):  # else the budget ended it: not whole
                 cached.keep(folder, part, last)
-        if part is None:
-            return
-        yield part
-        row += part.documents
-        number += 1
+        if part is not None:
+            yield part
+            row += part.documents
+            number += 1
         if last:
+            source.done()
+        if last or part is None:
             return
 
 

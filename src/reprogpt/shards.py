@@ -1,10 +1,8 @@
 """Tokens on disk: uint16 shards in llm.c's format, and the manifest that says what they are.
 
-A shard is a header of 256 int32 (magic 20240520, version 1, number of tokens, zeros), then the
-tokens as little-endian uint16 (karpathy/llm.c, dev/data/data_common.py). The shards of a split
-are one stream: a document may straddle two of them. `manifest.json` beside them gives every
-shard's size and checksums, so that a shard that was cut short or altered is named before a model
-trains on it.
+The shards of a split are one stream: a document may straddle two of them. `manifest.json` beside
+them gives every shard's size and checksums, so that a shard that was cut short or altered is named
+before a model trains on it.
 """
 
 import hashlib
@@ -20,10 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from reprogpt.files import replacing, write_json
+from reprogpt.mirrors import cache_dir
+from reprogpt.shard_format import HEADER_BYTES, TOKEN_BYTES, header
 
-MAGIC, VERSION = 20240520, 1
-HEADER_BYTES = 256 * 4
-TOKEN_BYTES = 2
 BLOCK = 4 << 20  # bytes covered by one crc32 in the manifest
 SAMPLED_BLOCKS = 4  # of each shard, on every opening that does not verify in full
 MANIFEST = "manifest.json"
@@ -41,6 +38,20 @@ class Shard:
     crc32: tuple[int, ...]
     """Of each BLOCK bytes of the file, header included: what a sampled check reads."""
     mask_sha256: str | None = None
+    path: str | None = None
+    """Where the file is when it is not beside the manifest: `cache:KEY`, or a path."""
+
+    def file(self, folder: Path) -> Path:
+        """The file, for a manifest in ``folder``."""
+        if self.path is None:
+            return folder / self.name
+        kind, _, key = self.path.partition("cache:")
+        return cached_shard_path(key) if not kind else Path(self.path)
+
+
+def cached_shard_path(key: str) -> Path:
+    """Where the shard made by a plan of this key is kept between runs."""
+    return cache_dir() / "shards" / key[:2] / f"{key}.bin"
 
 
 @dataclass(frozen=True)
@@ -104,13 +115,6 @@ def shard_from_json(values: dict[str, Any]) -> Shard:
     digits = values["crc32"]
     crcs = tuple(int(digits[n:n + 8], 16) for n in range(0, len(digits), 8))
     return Shard(**{**values, "crc32": crcs})
-
-
-def header(tokens: int) -> bytes:
-    """llm.c's header for a shard of so many tokens."""
-    words = np.zeros(256, "<i4")
-    words[:3] = MAGIC, VERSION, tokens
-    return words.tobytes()
 
 
 class Checksums:
@@ -267,7 +271,7 @@ class TokenStream:
         self._masks: list[int] = []
         self._starts = [0]
         for shard in self.shards:
-            path = self.folder / shard.name
+            path = shard.file(self.folder)
             verify_shard(path, shard, verify)
             self._files.append(os.open(path, os.O_RDONLY))
             if shard.mask_sha256:
@@ -322,7 +326,7 @@ class TokenStream:
             take = min(count - done, self.shards[at].tokens - inside)
             raw = out[done:done + take].data.cast("B")
             _pread_full(files[at], raw, skip + inside * dtype.itemsize,
-                        self.folder / self.shards[at].name)
+                        self.shards[at].file(self.folder))
             done += take
             at += 1
         return out.astype(dtype.newbyteorder("="), copy=False)

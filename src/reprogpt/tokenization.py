@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from reprogpt.adopt import adopt
 from reprogpt.assembly import (
     Planner,
     ShardPlan,
@@ -38,6 +39,8 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     vocabulary cannot hold.
     """
     meta = read_meta(raw_dir)
+    if "shards" in meta.extra:
+        return _adopt(cfg, meta, out_dir)
     workers = worker_count(runtime.workers if runtime else 1)
     choice = runtime.encoder if runtime else "auto"
     encode, _ = encoder(cfg.encoding, choice)  # one that cannot be had fails here, at once
@@ -59,12 +62,22 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         _check_sides(cfg, totals)
         shards = _make(job, plans, dict(zip(results, pieces, strict=True)), processes)
     _clear(out_dir)
-    for plan, shard in zip(plans, shards, strict=True):
-        place_shard(plan, shard, out_dir)
+    shards = [place_shard(plan, shard, out_dir, cfg.track)
+              for plan, shard in zip(plans, shards, strict=True)]
     manifest = _finish(out_dir, shards, totals, tokenizer, meta)
     if cfg.encoding == "gpt2":
         drop_used(plans, cfg.shard_tokens)
     return manifest
+
+
+def _adopt(cfg: TokenizeConfig, meta: Meta, out_dir: Path) -> Manifest:
+    if cfg.encoding != "gpt2":
+        raise ConfigError(f"params.yaml: tokenize.encoding={cfg.encoding!r} must be gpt2 for the "
+                          "corpus shards, whose tokens are GPT-2's; set it to gpt2")
+    _clear(out_dir)
+    tokenizer = gpt2_tokenizer()
+    shards, totals = adopt(meta, out_dir, tokenizer, cfg.track)
+    return _finish(out_dir, shards, totals, tokenizer, meta)
 
 
 def _encode(job: Job, pieces: list[Piece], processes: Processes, size: int) -> list[Encoded]:

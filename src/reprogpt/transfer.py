@@ -38,7 +38,7 @@ def download_url(url: str, target: Path, attempts: int = ATTEMPTS, pause: float 
                 target.unlink(missing_ok=True)
             elif error.code not in RETRIED:
                 raise TransferError(f"HTTP {error.code} {error.reason}") from None
-            failure, wait = f"HTTP {error.code} {error.reason}", _retry_after(error)
+            failure, wait = f"HTTP {error.code} {error.reason}", retry_after(error)
         except urllib.error.URLError as error:
             raise TransferError(f"cannot be reached ({error.reason})") from None
         except (OSError, http.client.HTTPException) as error:
@@ -84,7 +84,8 @@ def _allow_stalls(answer: http.client.HTTPResponse) -> None:
         connection.settimeout(STALL_SECONDS)
 
 
-def _retry_after(error: urllib.error.HTTPError) -> float:
+def retry_after(error: urllib.error.HTTPError) -> float:
+    """Seconds that the server asks to wait, at most a minute."""
     value = error.headers.get("Retry-After", "") if error.headers else ""
     return min(float(value), 60.0) if value.isdigit() else 0.0
 

@@ -1,0 +1,185 @@
+"""Documents out of files: .txt .md .jsonl .json .parquet .csv, plain, .gz or .zst.
+
+A text file is one document; the others hold one a row, in a named field. Nothing here knows where
+the bytes come from: a reader is given a function that opens them, so files on this machine and on
+the Hub go the same way.
+"""
+
+import codecs
+import csv
+import glob
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from reprogpt.params_file import ConfigError
+from reprogpt.raw import Document
+
+Opener = Callable[[], BinaryIO]
+COMPRESSED = (".gz", ".zst")
+_TEXT_CHUNK = 1 << 20
+_ROWS = 64  # of a parquet file held at a time: its documents may be long
+
+
+def find(patterns: list[str]) -> list[str]:
+    """The files that match, sorted; a folder stands for all in it. Raises ConfigError if none."""
+    found: set[str] = set()
+    for pattern in patterns:
+        names = glob.glob(pattern, recursive=True)  # noqa: PTH207 (absolute ones, too)
+        if not names:
+            raise ConfigError(f"params.yaml: download.files: {pattern!r} matches nothing below "
+                              f"{Path.cwd()}; correct the glob")
+        for name in map(Path, names):
+            inside = sorted(name.rglob("*")) if name.is_dir() else [name]
+            found |= {str(path) for path in inside if path.is_file()}
+    return sorted(found)
+
+
+def kind_of(name: str) -> str | None:
+    """The format of a file by its name: "jsonl" for a/b.jsonl.zst; None for one not read here."""
+    suffixes = Path(name.lower()).suffixes
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return _KINDS.get(suffixes[-1]) if suffixes else None
+
+
+def read_file(name: str, opener: Opener, field: str, first: int = 0) -> Iterator[Document]:
+    """The documents of a file from the ``first``-th on.
+
+    Raises ConfigError, naming the file and the place in it, for what is not of its format, not
+    UTF-8, or has no such ``field``.
+    """
+    kind = kind_of(name)
+    if kind is None:
+        raise ConfigError(f"{name}: is none of {', '.join(_KINDS)} (plain, .gz or .zst); convert "
+                          "it, or leave it out of download.files")
+    try:
+        with opener() as file:
+            yield from _READERS[kind](name, _decompressed(name, file), field, first)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: is not UTF-8 (byte {error.start} after some point: "
+                          f"{error.reason}); convert it, e.g. with iconv") from None
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ConfigError(f"{name}: is damaged or cut short ({error}); get it again") from None
+
+
+def _decompressed(name: str, file: BinaryIO) -> BinaryIO:
+    suffix = Path(name.lower()).suffix
+    if suffix == ".gz":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if suffix == ".zst":
+        import zstandard
+
+        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        return cast(BinaryIO, io.BufferedReader(cast(Any, stream), _TEXT_CHUNK))
+    return file
+
+
+def _text(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
+    if first == 0:
+        yield Document(_text_pieces(name, file))
+
+
+def _text_pieces(name: str, file: BinaryIO) -> Iterator[str]:
+    # utf-8-sig: a byte order mark says how the file is coded and is no part of the text. No
+    # translation of line ends: the text is what is in the file.
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    done = 0
+    try:
+        while chunk := file.read(_TEXT_CHUNK):
+            yield decoder.decode(chunk)
+            done += len(chunk)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: is not UTF-8 (near byte {done + error.start}); convert it, "
+                          "e.g. with iconv") from None
+
+
+def _jsonl(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
+    rows = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    for number, line in islice(rows, first, None):
+        where = f"{name}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{where}: is not JSON ({error}); correct it") from None
+        yield Document(_field(where, row, field))
+
+
+def _json(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
+    """One array of objects, or, as is common under this name too, one object a line."""
+    start = file.read(64).lstrip()
+    rest = io.BytesIO(start + file.read())  # an array cannot be read in parts
+    if not start.startswith(b"["):
+        yield from _jsonl(name, rest, field, first)
+        return
+    try:
+        rows = json.load(rest)
+    except ValueError as error:
+        raise ConfigError(f"{name}: is not JSON ({error}); correct it") from None
+    for number, row in islice(enumerate(rows, 1), first, None):
+        yield Document(_field(f"{name}, row {number}", row, field))
+
+
+def _csv(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
+    csv.field_size_limit(sys.maxsize)  # a document is longer than the default 128 kB
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        for number, row in islice(enumerate(csv.DictReader(lines), 1), first, None):
+            yield Document(_field(f"{name}, row {number}", row, field))
+    except csv.Error as error:
+        raise ConfigError(f"{name}: is not CSV ({error}); correct it") from None
+
+
+def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if Path(name.lower()).suffix in COMPRESSED:
+        raise ConfigError(f"{name}: a parquet file is read in parts and cannot be compressed as a "
+                          "whole; unpack it")
+    try:
+        table = pq.ParquetFile(file)
+        if field not in table.schema_arrow.names:
+            raise ConfigError(_no_field(name, field, table.schema_arrow.names))
+        for group in range(table.num_row_groups):
+            rows = table.metadata.row_group(group).num_rows
+            if first >= rows:  # not read at all
+                first -= rows
+                continue
+            for batch in table.iter_batches(_ROWS, [group], [field]):
+                for text in batch.column(0).to_pylist()[first:]:
+                    yield Document(text or "")
+                first = max(0, first - len(batch))
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{name}: is not a whole parquet file ({error}); get it again") from None
+
+
+def _field(where: str, row: object, field: str) -> str:
+    if not isinstance(row, dict) or field not in row:
+        raise ConfigError(_no_field(where, field, list(row) if isinstance(row, dict) else []))
+    text = row[field]
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise ConfigError(f"{where}: the field {field!r} must be text, not a "
+                          f"{type(text).__name__}; name another one in download.text_field")
+    return text
+
+
+def _no_field(where: str, field: str, names: list[str]) -> str:
+    known = ", ".join(names) or "none"
+    return (f"{where}: has no field {field!r} (there are: {known}); name the one with the text in "
+            "download.text_field (corpus hub: download.hub.text_field)")
+
+
+_KINDS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
+          ".parquet": "parquet", ".csv": "csv"}
+_READERS: dict[str, Callable[[str, BinaryIO, str, int], Iterator[Document]]] = {
+    "text": _text, "jsonl": _jsonl, "json": _json, "csv": _csv, "parquet": _parquet,
+}

@@ -1,0 +1,39 @@
+"""Runs `corpora.download` in a process of its own: HF_ENDPOINT is read when libraries load.
+
+Reads one JSON object a line (out, cache, and a DownloadConfig), and writes one a line. One process
+serves many tests, because loading `datasets` takes seconds.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def answer(job: dict) -> dict:
+    import huggingface_hub.constants
+
+    import reprogpt.hub_corpus
+    from reprogpt.config import DownloadConfig
+    from reprogpt.corpora import download
+    from reprogpt.raw import read_documents
+    from reprogpt.transfer import TransferError
+
+    reprogpt.hub_corpus.PAUSE = 0.05
+    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that small files break in the middle
+    os.environ["REPROGPT_CACHE"] = job["cache"]
+    out = Path(job["out"])
+    try:
+        meta = download(DownloadConfig(**job["config"]), out)
+    except (ValueError, TransferError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"revision": meta.revision, "texts": [d.text for d in read_documents(out, meta)]}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
