@@ -129,8 +129,8 @@ def answer(model: GPT, questions: Sequence[Question], process: Process,
     """
     prompts = [p for q in questions for p in (q.plain, q.lm_eval)]
     nll, cut = score(model, prompts, process, eval_tokens, progress)
-    pairs = nll.reshape(len(questions), 2, -1)
-    truncated = int(cut.reshape(len(questions), 2).any(1).sum())
+    pairs = nll.reshape(len(questions), 2, nll.shape[1])
+    truncated = int(cut.reshape(-1, 2).any(1).sum())
     return Answers(questions, pairs[:, 0], pairs[:, 1], truncated)
 
 
