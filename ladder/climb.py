@@ -1,0 +1,74 @@
+"""Stage climb@RUNG: trains one rung, measures it, and lets it write.
+
+    python -m ladder.climb head     -> ladder/models/head, ladder/metrics/head.{csv,json},
+                                       ladder/samples/head.txt
+"""
+
+import os
+import sys
+
+from ladder.rungs import DVC_FILE, METRICS, MODELS, ROOT, SAMPLES, TOKENS, params
+from pipeline.sealed import Seal
+from pipeline.train import train
+from reprogpt.config import Config, ConfigError
+from reprogpt.run_dir import Paths
+
+SMALL = 64
+"""Below this width a thread costs more than its share of the work saves."""
+
+
+def main(rung: str) -> int:
+    """0; 1 when an input changed meanwhile or training failed; 2 for bad params."""
+    try:
+        seal = Seal.take(f"climb@{rung}", DVC_FILE)
+        cfg = params(rung)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if cfg.model.n_embd < SMALL:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    paths = Paths(tokens=str(TOKENS), init=str(ROOT / "ladder/data/init"),
+                  model=str(MODELS / rung), csv=str(METRICS / f"{rung}.csv"),
+                  json=str(MODELS / f"{rung}.json"))
+    train(cfg, paths, seal.sources)
+    measure(rung, cfg, paths)
+    if broken := seal.broken():
+        print(broken, file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure(rung: str, cfg: Config, paths: Paths) -> None:
+    """The finished rung's figures and a sample of its writing."""
+    import json
+    from pathlib import Path
+
+    from reprogpt.evals import validation_loss
+    from reprogpt.files import write_bytes, write_json
+    from reprogpt.hf import load_model
+    from reprogpt.runtime import process_group
+    from reprogpt.samples import write
+    from reprogpt.shards import TokenStream, read_manifest
+    from reprogpt.tokenizers import load_tokenizer
+
+    trained = json.loads(Path(paths.json).read_text())
+    Path(paths.json).unlink()  # its figures go into the rung's one metrics file
+    with process_group(cfg.runtime.device, cfg.runtime.timeout) as process:
+        model, model_cfg = load_model(paths.model, process.device)
+        tokenizer = load_tokenizer(Path(paths.model))
+        found = validation_loss(model, TokenStream(TOKENS, "val"), tokenizer.token_bytes(), process,
+                                val_tokens=cfg.evaluate.val_tokens,
+                                block_size=model_cfg.block_size)
+        text = write(model, tokenizer, cfg.sample, cfg.seed)[0][0]
+    write_json(METRICS / f"{rung}.json", {
+        "parameters": trained["parameters"],
+        "flops_per_token": model.flops_per_token(model_cfg.block_size),
+        "val_loss": round(found.loss, 4), "val_bits_per_byte": round(found.bits_per_byte, 4),
+        "seconds": round(trained["seconds"], 1), "steps": trained["steps"],
+        "tokens": trained["tokens"], "corpus": read_manifest(TOKENS).corpus["name"],
+    })
+    write_bytes(SAMPLES / f"{rung}.txt", text.encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,118 @@
+"""Stage page: what all rungs measured, as a table, a drawing and their writing, side by side.
+
+    python -m ladder.page     -> ladder/page.md, ladder.svg, ladder.csv, curves.csv
+"""
+
+import json
+import math
+import sys
+from typing import Any
+
+from ladder.rungs import DVC_FILE, METRICS, SAMPLES, names, params
+from pipeline import ROOT
+from pipeline.sealed import Seal
+from reprogpt.files import write_bytes
+
+PUBLISHED = {
+    "bigram": 2.491, "head": 2.423, "multihead": 2.317, "feedforward": 2.280, "blocks": 2.328,
+    "residual": 2.134, "layernorm": 2.106, "scaled": 1.88,
+}
+"""Validation loss at the same settings: frogstar-world-b/Nano-GPT's logs, and for `scaled` the
+figure that nanoGPT's README gives for a CPU. Both are means over random batches."""
+
+IDEAS = {
+    "bigram": "a table of pairs", "average": "+ the mean of the past",
+    "head": "+ one head of self-attention", "multihead": "+ four heads",
+    "feedforward": "+ thinking: Linear, ReLU", "blocks": "both, three times",
+    "residual": "+ residual stream", "layernorm": "+ LayerNorm",
+    "scaled": "+ dropout, and larger",
+}
+HEAD = """# The ladder, climbed
+
+Written by `dvc repro ladder/dvc.yaml`; do not edit. {corpus}, the last tenth held out, one
+character a token. Loss is in nats a character over the whole of the held-out tenth, seconds are
+those of training. [README.md](README.md) says what a rung is and where the published figures are
+from.
+
+| rung | parameters | FLOPs a token | validation loss | published | bits per byte | seconds |
+|---|--:|--:|--:|--:|--:|--:|
+"""
+
+
+def main() -> int:
+    """0; 1 when an input changed meanwhile."""
+    seal = Seal.take("page", DVC_FILE)
+    rungs = {name: json.loads((METRICS / f"{name}.json").read_text()) for name in names()}
+    curves = {name: _curve(name) for name in names()}
+    out = ROOT / "ladder"
+    write_bytes(out / "ladder.csv", _figures(rungs).encode())
+    write_bytes(out / "curves.csv", _columns(curves).encode())
+    write_bytes(out / "ladder.svg", drawing(rungs).encode())
+    write_bytes(out / "page.md", page(rungs).encode())
+    if broken := seal.broken():
+        print(broken, file=sys.stderr)
+        return 1
+    return 0
+
+
+def page(rungs: dict[str, dict[str, Any]]) -> str:
+    """The table, the drawing, and every rung's sample."""
+    corpus = {r["corpus"] for r in rungs.values()}
+    title = "Tiny Shakespeare" if corpus == {"tinyshakespeare"} else ", ".join(sorted(corpus))
+    text = HEAD.format(corpus=title)
+    for name, r in rungs.items():
+        published = f"{PUBLISHED[name]:.3f}" if name in PUBLISHED else ""
+        text += (f"| {name}: {IDEAS.get(name, '')} | {r['parameters']:,} | "
+                 f"{r['flops_per_token']:,} | {r['val_loss']:.3f} | {published} | "
+                 f"{r['val_bits_per_byte']:.3f} | {r['seconds']:.0f} |\n")
+    text += "\n![Validation loss by rung, ours and published](ladder.svg)\n\n# What each writes\n"
+    temperature = params().sample.temperature
+    text += f"\nFrom a line's beginning, temperature {temperature:g}, the same seed for all.\n"
+    for name in rungs:
+        sample = (SAMPLES / f"{name}.txt").read_text(encoding="utf-8").strip("\n")
+        text += f"\n## {name}\n\n```text\n{sample}\n```\n"
+    return text
+
+
+def drawing(rungs: dict[str, dict[str, Any]]) -> str:
+    """A bar for each rung's loss, and a tick where the published one lies, as SVG."""
+    left, scale, step = 110, 200, 30
+    height = step * len(rungs) + 40
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{height}" '
+             'font-family="sans-serif" font-size="13">',
+             f'<rect width="720" height="{height}" fill="white"/>']
+    for row, (name, r) in enumerate(rungs.items()):
+        y, width = step * row + 10, scale * r["val_loss"]
+        lines += [f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>',
+                  f'<rect x="{left}" y="{y}" width="{width:.0f}" height="20" fill="#4c78a8"/>',
+                  f'<text x="{left + 6}" y="{y + 15}" fill="white">{r["val_loss"]:.3f}</text>']
+        if name in PUBLISHED:
+            x = left + scale * PUBLISHED[name]
+            lines.append(f'<path d="M{x:.0f} {y - 3}v26" stroke="#e45756" stroke-width="3"/>')
+    lines += [f'<text x="{left}" y="{height - 12}">validation loss, nats a character; '
+              '<tspan fill="#e45756">red: published</tspan></text>', "</svg>"]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(rungs: dict[str, dict[str, Any]]) -> str:
+    rows = [f"{name},{r['val_loss']},{PUBLISHED.get(name, math.nan)}" for name, r in rungs.items()]
+    return "\n".join(["rung,val_loss,published", *rows]) + "\n"
+
+
+def _curve(name: str) -> dict[int, float]:
+    """Validation loss by step."""
+    header, *rows = (METRICS / f"{name}.csv").read_text().splitlines()
+    step, loss = (header.split(",").index(column) for column in ("step", "val_loss"))
+    cells = [row.split(",") for row in rows]
+    return {int(c[step]): float(c[loss]) for c in cells if not math.isnan(float(c[loss]))}
+
+
+def _columns(curves: dict[str, dict[int, float]]) -> str:
+    """One column a rung; nan at a step that a rung has not (an empty field is drawn as 0)."""
+    steps = sorted(set().union(*curves.values()))
+    rows = [",".join([str(s), *(str(c.get(s, math.nan)) for c in curves.values())]) for s in steps]
+    return "\n".join([",".join(["step", *curves]), *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
