@@ -1,8 +1,7 @@
 """A model directory in the Hugging Face layout: what is trained here opens elsewhere as it is.
 
-``config.json``, ``model.safetensors`` and the tokenizer's files. GPT-2 keeps its layers' matrices
-as (in, out), a module it calls Conv1D; ours are (out, in), torch's Linear: they are transposed on
-the way, and nothing else is changed. The vocabulary's padding rows stay behind.
+``config.json``, ``model.safetensors`` and the tokenizer's files; see gpt2_layout.py. The
+vocabulary's padding rows stay behind.
 
 A model with a switch that GPT-2 has not, or of another architecture, is written in the same layout
 under its own ``model_type``, with our parameter names: it loads back here exactly, and transformers
@@ -23,13 +22,17 @@ from torch import Tensor, nn
 
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
+from reprogpt.gpt2_layout import (
+    OWN_TYPE,
+    check_gpt2,
+    from_gpt2,
+    gpt2_config,
+    shape_config,
+    to_gpt2,
+)
 from reprogpt.model import GPT, padded_vocab
 from reprogpt.tokenizers import load_tokenizer
 
-OWN_TYPE = "reprogpt"
-"""`model_type` of what transformers has no class for."""
-
-_CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 _VOCAB_ROWS = ("wte.weight", "lm_head.weight")
 # The shape of a GPT-2, which every reader of config.json finds under GPT-2's own names.
 _GPT2_FIELDS = frozenset({"architecture", "n_layer", "n_head", "n_embd", "block_size", "dropout",
@@ -137,11 +140,13 @@ def read_weights(path: str | Path) -> Weights:
         raise ValueError(f"{path}: no config.json; give a model directory in the Hugging Face "
                          "layout (config.json, model.safetensors)")
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    ours = config.get("model_type") == OWN_TYPE
-    cfg = ModelConfig.model_validate(config[OWN_TYPE]) if ours else _from_config(config, path)
-    tensors = _read_safetensors(path)
-    if not ours:
-        tensors = _from_tensors(tensors, cfg, path)
+    if config.get("model_type") == OWN_TYPE:
+        cfg = ModelConfig.model_validate(config[OWN_TYPE])
+        tensors = _read_safetensors(path)
+    else:
+        check_gpt2(config, path)
+        cfg = _from_config(config)
+        tensors = from_gpt2(_read_safetensors(path), cfg.bias, path)
     return Weights(cfg, config["vocab_size"], tensors, str(path))
 
 
@@ -157,23 +162,13 @@ def _is_gpt2(cfg: ModelConfig) -> bool:
 
 
 def _to_config(cfg: ModelConfig, vocab_size: int, eot: int | None) -> dict[str, Any]:
-    common = {
-        "n_layer": cfg.n_layer, "n_head": cfg.n_head, "n_embd": cfg.n_embd,
-        "n_positions": cfg.block_size, "n_ctx": cfg.block_size, "vocab_size": vocab_size,
-        "attn_pdrop": cfg.dropout, "embd_pdrop": cfg.dropout, "resid_pdrop": cfg.dropout,
-        "bos_token_id": eot, "eos_token_id": eot, "dtype": "float32", "use_cache": True,
-    }
-    if not _is_gpt2(cfg):
-        ours = cfg.model_copy(update={"init_from": None})
-        return {"model_type": OWN_TYPE, **common, OWN_TYPE: ours.model_dump(exclude_defaults=True)}
-    return {
-        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **common,
-        "activation_function": "gelu_new",  # transformers' name of the tanh approximation
-        "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "n_inner": None,
-        "scale_attn_weights": True, "tie_word_embeddings": True,
-        # GPT-2 always has biases: a model without exports zeros, and says so here.
-        OWN_TYPE: {"bias": cfg.bias},
-    }
+    shape = shape_config(n_layer=cfg.n_layer, n_head=cfg.n_head, n_embd=cfg.n_embd,
+                         block_size=cfg.block_size, dropout=cfg.dropout, vocab_size=vocab_size,
+                         eot=eot)
+    if _is_gpt2(cfg):
+        return gpt2_config(shape, cfg.bias)
+    ours = cfg.model_copy(update={"init_from": None})
+    return {"model_type": OWN_TYPE, **shape, OWN_TYPE: ours.model_dump(exclude_defaults=True)}
 
 
 def _to_tensors(model: nn.Module, cfg: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
@@ -183,58 +178,16 @@ def _to_tensors(model: nn.Module, cfg: ModelConfig, vocab_size: int) -> dict[str
         if name.endswith(_VOCAB_ROWS):
             tensor = tensor[:vocab_size]
         tensors[name] = tensor.contiguous()
-    if not _is_gpt2(cfg):
-        return tensors
-    gpt2 = {}
-    for name, tensor in tensors.items():
-        transposed = name.endswith(_CONV1D)
-        gpt2[f"transformer.{name}"] = tensor.t().contiguous() if transposed else tensor
-        if not cfg.bias and name.endswith(".weight") and not name.startswith(("wte", "wpe")):
-            # c_attn, c_proj, c_fc: (out, in); a LayerNorm's gain: (C,)
-            gpt2[f"transformer.{name.removesuffix('weight')}bias"] = torch.zeros(tensor.size(0))
-    return gpt2
+    return to_gpt2(tensors, cfg.bias) if _is_gpt2(cfg) else tensors
 
 
-def _from_config(config: Mapping[str, Any], path: Path) -> ModelConfig:
-    """A GPT-2's config.json as a ModelConfig. Raises ValueError for what we do not compute."""
-    wanted = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
-              "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
-              "tie_word_embeddings": True}
-    for key, value in wanted.items():
-        found = config.get(key, None if key == "model_type" else value)
-        if found != value:
-            raise ValueError(f"{path}/config.json: {key}={found!r} must be {value!r}: only GPT-2 "
-                             "and models saved here can be loaded; choose another init_from")
-    n_embd = config["n_embd"]
-    if config.get("n_inner") not in (None, 4 * n_embd):
-        raise ValueError(f"{path}/config.json: n_inner={config['n_inner']} must be null or "
-                         f"4 * n_embd = {4 * n_embd}; choose another init_from")
+def _from_config(config: Mapping[str, Any]) -> ModelConfig:
+    """A GPT-2's config.json as a ModelConfig."""
     return ModelConfig(
-        architecture="gpt", n_layer=config["n_layer"], n_head=config["n_head"], n_embd=n_embd,
-        block_size=config.get("n_positions", config.get("n_ctx")),
+        architecture="gpt", n_layer=config["n_layer"], n_head=config["n_head"],
+        n_embd=config["n_embd"], block_size=config.get("n_positions", config.get("n_ctx")),
         dropout=float(config.get("resid_pdrop", 0.1)),  # 0.1: transformers' default
         bias=config.get(OWN_TYPE, {}).get("bias", True), init_from=None)
-
-
-def _from_tensors(tensors: Mapping[str, Tensor], cfg: ModelConfig, path: Path
-                  ) -> dict[str, Tensor]:
-    """GPT-2's names and orientation -> ours."""
-    ours = {}
-    for key, tensor in tensors.items():
-        name = key.removeprefix("transformer.")  # OpenAI's file has no prefix, others do
-        if name.endswith((".attn.bias", ".attn.masked_bias")) or name == "lm_head.weight":
-            continue  # the causal triangle, stored by old versions; the tied head, a second time
-        if not cfg.bias and name.endswith(".bias"):
-            if tensor.any():
-                raise ValueError(f"{path}/config.json: bias is false, but {name} is not zero; "
-                                 "one of the two files is another model's")
-            continue
-        ours[name] = tensor.t() if name.endswith(_CONV1D) else tensor
-    head = tensors.get("lm_head.weight")
-    if head is not None and not torch.equal(head, ours["wte.weight"]):
-        raise ValueError(f"{path}: lm_head.weight differs from wte.weight, but GPT-2's head is "
-                         "tied; choose another init_from")
-    return ours
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -250,7 +203,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _check_shape(cfg: ModelConfig, vocab_size: int, weights: Weights) -> None:
     theirs = weights.cfg
-    for key in ("architecture", "n_layer", "n_head", "n_embd", "bias"):
+    free = {"block_size", "dropout", "init_from"}
+    for key in (name for name in ModelConfig.model_fields if name not in free):
         if getattr(cfg, key) != getattr(theirs, key):
             raise ValueError(f"params.yaml: model.{key}={getattr(cfg, key)} must be "
                              f"{getattr(theirs, key)}, that of {weights.source}; correct it")

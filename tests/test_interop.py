@@ -1,0 +1,180 @@
+"""Checkpoints of other projects, and models that GPT-2's format has no room for."""
+
+import json
+import pickle
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import model_config, random_ids, random_model
+
+from pipeline.convert import main as command
+from reprogpt import hf
+from reprogpt.evals import validation_loss
+from reprogpt.foreign import convert
+from reprogpt.generate import generate
+from reprogpt.rungs import RUNGS
+
+torch.set_num_threads(1)
+
+
+def nanogpt_state(model, vocab_rows: int) -> dict:
+    """A state dict as nanoGPT has it: Linear matrices, a prefix, the head a second time."""
+    state = {f"transformer.{k}": v.detach().clone() for k, v in model.named_parameters()}
+    state["transformer.wte.weight"] = state["transformer.wte.weight"][:vocab_rows].clone()
+    state["lm_head.weight"] = state["transformer.wte.weight"]
+    state["transformer.h.0.attn.bias"] = torch.ones(1, 1, 12, 12).tril()
+    return state
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+def test_nanogpts_checkpoint(tmp_path, bias, prefix):
+    model = random_model(65, bias=bias)
+    args = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 12, "bias": bias,
+            "vocab_size": 65, "dropout": 0.2}
+    state = {prefix + k: v for k, v in nanogpt_state(model, 65).items()}
+    torch.save({"model": state, "optimizer": {"state": {}}, "model_args": args, "iter_num": 7,
+                "best_val_loss": torch.tensor(1.5), "config": {"dataset": "x"}},
+               tmp_path / "ckpt.pt")
+    convert(tmp_path / "ckpt.pt", tmp_path / "m")
+    loaded, cfg = hf.load_model(tmp_path / "m")
+    assert (cfg.bias, cfg.dropout) == (bias, 0.2)
+    idx = random_ids(65, 12)
+    assert torch.equal(loaded.logits(loaded(idx)), model.logits(model(idx)))
+
+
+@dataclass
+class GPTConfig:
+    """build-nanogpt's, pickled by reference to the script that was run."""
+
+    block_size: int = 12
+    vocab_size: int = 50304
+    n_layer: int = 1
+    n_head: int = 1
+    n_embd: int = 4
+
+
+GPTConfig.__module__ = "__main__"
+
+
+def save_as_main(content, path, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "GPTConfig", GPTConfig, raising=False)
+    torch.save(content, path)
+
+
+def test_build_nanogpts_checkpoint_with_its_padding(tmp_path, monkeypatch):
+    model = random_model(50257, n_layer=1, n_head=1, n_embd=4)
+    save_as_main({"model": nanogpt_state(model, 50304), "config": GPTConfig(), "step": 3,
+                  "val_loss": 3.0}, tmp_path / "model_00003.pt", monkeypatch)
+    monkeypatch.undo()  # whoever converts has no such class
+    convert(tmp_path / "model_00003.pt", tmp_path / "m")
+    loaded, _ = hf.load_model(tmp_path / "m")
+    assert loaded.vocab_size == 50257
+    assert load_file(tmp_path / "m/model.safetensors")["transformer.wte.weight"].size(0) == 50257
+    idx = random_ids(50257, 12)
+    assert torch.equal(loaded.logits(loaded(idx)), model.logits(model(idx)))
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_with_the_reason(tmp_path):
+    torch.save({"model": {}, "config": Bomb(tmp_path / "ran")}, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match="refused, since reading it would run code") as caught:
+        convert(tmp_path / "bad.pt", tmp_path / "m")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (pickle.dumps([1]), "no torch checkpoint|refused"), (b"", "no torch checkpoint|refused"),
+    ({"weights": 1}, "no state under the key model"),
+    ({"model": {}, "model_args": {}}, "no model_args or config"),
+    ({"model": {}, "model_args": {"n_layer": 1, "n_head": 1, "n_embd": 4, "block_size": 2}},
+     "no transformer.wte.weight"),
+])
+def test_what_is_no_such_checkpoint_says_so(tmp_path, content, message):
+    path = tmp_path / "x.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=message) as caught:
+        convert(path, tmp_path / "m")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_converts_and_explains(tmp_path, monkeypatch, capsys):
+    torch.save({"weights": 1}, tmp_path / "x.pt")
+    monkeypatch.setattr(sys, "argv", ["convert", str(tmp_path / "x.pt"), str(tmp_path / "m")])
+    with pytest.raises(SystemExit) as exit_:
+        command()
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("architecture", sorted(RUNGS))
+def test_a_rung_is_written_under_its_own_type_and_loads_back_exactly(tmp_path, architecture):
+    transformers = pytest.importorskip("transformers")
+    model = random_model(65, architecture=architecture, scale=0.3)
+    hf.save_model(tmp_path / "m", model, model.cfg, None)
+    assert json.loads((tmp_path / "m/config.json").read_text())["model_type"] == "reprogpt"
+    loaded, cfg = hf.load_model(tmp_path / "m")
+    assert cfg == model.cfg
+    idx = random_ids(65, 12)
+    assert torch.equal(loaded.logits(loaded(idx)), model.logits(model(idx)))
+    with pytest.raises(ValueError, match="reprogpt"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+
+
+@pytest.mark.parametrize("architecture", sorted(RUNGS))
+def test_a_rung_is_sampled_and_scored_like_any_model(architecture):
+    import numpy as np
+
+    from reprogpt.hellaswag import Prompt, score
+    from reprogpt.runtime import Process
+
+    model = random_model(65, architecture=architecture, scale=0.3)
+    prompts = [[1, 2, 3], [4]]
+    assert (generate(model, prompts, 20, seeds=[1, 2])
+            == [generate(model, [p], 20, seeds=[s], use_cache=False)[0]
+                for p, s in zip(prompts, [1, 2])])
+
+    alone = Process(0, 1, torch.device("cpu"))
+    prompt = Prompt([1, 2, 3], [[4, 5], [4, 6], [7], [8, 9, 10]], [1] * 4)
+    sums, _ = score(model, [prompt], alone)
+    for ending, found in zip(prompt.endings, sums[0]):
+        row = torch.tensor([prompt.context + ending])
+        logp = model.logits(model(row)).log_softmax(-1)[0]
+        expected = -sum(logp[2 + i, t].item() for i, t in enumerate(ending))
+        assert found == pytest.approx(expected, rel=1e-4)
+
+    class Zeros:
+        n_tokens = 30
+
+        def read(self, start, count):
+            return np.zeros(count, np.uint16)
+
+        def read_mask(self, start, count):
+            return None
+
+    idx = torch.zeros(1, 12, dtype=torch.int64)
+    expected = -model.logits(model(idx)).log_softmax(-1)[0, :, 0].mean().item()
+    found = validation_loss(model, Zeros(), np.ones(65), alone, val_tokens=None, block_size=12)
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_without_biases_is_still_a_gpt2(tmp_path):
+    model = random_model(65, bias=False)
+    hf.save_model(tmp_path / "m", model, model_config(bias=False), None)
+    assert json.loads((tmp_path / "m/config.json").read_text())["model_type"] == "gpt2"
