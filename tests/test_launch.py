@@ -44,7 +44,7 @@ def workers(run: RunDir) -> list[int]:
     """The training processes among them."""
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in members(run)}
     return [pid for pid, command in commands.items()
-            if "reprogpt.train" in command and "torch.distributed.run" not in command]
+            if "reprogpt.train" in command and "reprogpt.agent" not in command]
 
 
 def wait_for(condition: object, what: str, seconds: float = 90) -> None:

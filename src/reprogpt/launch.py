@@ -89,7 +89,7 @@ def gpu_count(device_setting: str) -> int:
 
 
 def _torchrun(run: RunDir) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone",
+    return [sys.executable, "-m", "reprogpt.agent", "--standalone",
             f"--nproc-per-node={processes(run)}", *_torchrun_options(run)]
 
 
@@ -109,7 +109,7 @@ def _slurm(run: RunDir) -> list[str]:
                            capture_output=True).stdout.split()
     port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000
     return ["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", sys.executable,
-            "-m", "torch.distributed.run", f"--nnodes={nodes}",
+            "-m", "reprogpt.agent", f"--nnodes={nodes}",
             f"--nproc-per-node={processes(run)}", f"--rdzv-id={os.environ['SLURM_JOB_ID']}",
             "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0]}:{port}", *_torchrun_options(run)]
 

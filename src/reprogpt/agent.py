@@ -1,0 +1,32 @@
+"""torchrun, quieter: starts and watches the training processes of one machine.
+
+    python -m reprogpt.agent TORCHRUN_OPTIONS -m reprogpt.train RUN_DIR
+
+A process that fails has told its reason before torchrun adds a table and a traceback of its own,
+and a run that was asked to stop is no error: both end in an exit status here, and nothing else.
+"""
+
+import logging
+import sys
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+
+def main() -> int:
+    """The exit status: 0, that of the first process that failed, or 128 + the signal."""
+    logging.getLogger("torch.distributed.elastic.agent.server.api").setLevel(logging.ERROR)
+    try:
+        torchrun(sys.argv[1:])
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        print(f"training process {rank} ended with status {failure.exitcode}", file=sys.stderr)
+        return abs(failure.exitcode) or 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
