@@ -7,7 +7,7 @@ PyYAML speaks 1.1, so its resolvers are replaced here; a test compares the two o
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -22,7 +22,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 class _Yaml12(yaml.SafeLoader):
     """YAML 1.2's core schema on PyYAML's parser; a repeated key is an error."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
