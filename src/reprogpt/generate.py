@@ -172,16 +172,20 @@ class _Reader:
 
 def sample(logits: Tensor, draws: Tensor, temperature: float, top_k: int | None = None,
            top_p: float | None = None) -> Tensor:
-    """logits (B, V) and one uniform draw in [0, 1) per row -> a token per row (B,) int64."""
-    logits = logits / temperature
+    """logits (B, V) and one uniform draw in [0, 1) per row -> a token per row (B,) int64.
+
+    Sums over the vocabulary run on the CPU: there they have one order, on a GPU they have not.
+    """
     ids = None
     if top_k is not None and top_k < logits.size(-1):
         logits, ids = logits.topk(top_k)  # sorted, and small
+        ids = ids.cpu()
+    logits = logits.cpu() / temperature
     if top_p is not None and top_p < 1:
         if ids is None:
             logits, ids = logits.sort(descending=True)
         logits = nucleus(logits, top_p)
-    chosen = invert_cdf(logits.softmax(-1), draws.to(logits.device))
+    chosen = invert_cdf(logits.softmax(-1), draws)
     return chosen if ids is None else ids.gather(1, chosen[:, None])[:, 0]
 
 

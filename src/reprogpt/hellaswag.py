@@ -27,7 +27,7 @@ from tqdm import tqdm
 from reprogpt.model import GPT
 from reprogpt.runtime import Process
 from reprogpt.scoring import EVAL_TOKENS, log_normalizer, target_logit
-from reprogpt.tokenizers import Tokenizer
+from reprogpt.tokenizers import CharTokenizer, Tokenizer
 
 EXAMPLES = 10042
 """Questions in HellaSwag's validation file."""
@@ -69,9 +69,9 @@ class Answers:
                 "nll": [round(float(x), 6) for x in nll],
                 "lm_eval_nll": [round(float(x), 6) for x in lm_nll],
                 "pred_acc": int(nll.argmin()),
-                "pred_acc_norm": int((nll / q.plain.lengths).argmin()),
+                "pred_acc_norm": _best(nll, q.plain.lengths),
                 "pred_lm_eval_acc": int(lm_nll.argmin()),
-                "pred_lm_eval_acc_norm": int((lm_nll / q.lm_eval.lengths).argmin()),
+                "pred_lm_eval_acc_norm": _best(lm_nll, q.lm_eval.lengths),
             }
 
     def summary(self) -> dict[str, Any]:
@@ -87,8 +87,11 @@ def read_questions(file: str | Path, tokenizer: Tokenizer, count: int | None = N
                    ) -> list[Question]:
     """``count`` evenly spaced questions of hellaswag_val.jsonl; None for all of them.
 
-    Evenly spaced, because the first thousands are all of one kind (video captions).
+    Evenly spaced, because the first thousands are all of one kind (video captions). Characters
+    that a character model never saw are left out: no question could be scored otherwise.
     """
+    if isinstance(tokenizer, CharTokenizer):
+        tokenizer = CharTokenizer(tokenizer.characters, unknown="drop")
     everything = Path(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
     count = len(everything) if count is None else min(count, len(everything))
     chosen = [i * len(everything) // count for i in range(count)]
@@ -112,6 +115,13 @@ def render(index: int, example: dict[str, Any], tokenizer: Tokenizer) -> Questio
     joint = [ids(f"{query} {choice}")[start:] for choice in choices]
     lm_eval = Prompt(context, joint, [len(choice) for choice in choices])
     return Question(index, int(example["label"]), plain, lm_eval)
+
+
+def _best(nll: np.ndarray, lengths: Sequence[int]) -> int:
+    """The ending with the least nll by length; one of no length is never it."""
+    divisor = np.array(lengths, dtype=np.float64)
+    divisor[divisor == 0] = np.nan
+    return int(np.nan_to_num(nll / divisor, nan=np.inf).argmin())
 
 
 def _clean(text: str) -> str:
@@ -187,6 +197,8 @@ def grow(first_slot: int, prompt: Prompt, block_size: int) -> list[Tree]:
     """
     by_start: dict[int, list[int]] = {}
     for k, ending in enumerate(prompt.endings):
+        if not ending:  # a character model may know no character of it
+            continue
         start = max(0, len(prompt.context) + len(ending) - 1 - block_size)
         by_start.setdefault(start, []).append(k)
     trees = []
@@ -195,7 +207,8 @@ def grow(first_slot: int, prompt: Prompt, block_size: int) -> list[Tree]:
         trunk = max(1, len(prompt.context) - start)  # an ending longer than the block loses more
         tree = Tree(rows[0][:trunk], trunk)
         if trunk > len(prompt.context) - start:  # the rows share no token at all
-            trees += [_line(first_slot + k, row) for k, row in zip(endings, rows, strict=True)]
+            trees += [_line(first_slot + k, row) for k, row in zip(endings, rows, strict=True)
+                      if len(row) > 1]
             continue
         children: dict[tuple[int, int], int] = {}
         for k, row in zip(endings, rows, strict=True):
@@ -253,9 +266,9 @@ def _score_batch(model: GPT, trees: Sequence[Tree], device: torch.device) -> tup
                        mask=torch.from_numpy(sees).to(device))
     else:  # lines only: the padding lies in their future, which no position sees
         hidden = model(tokens)
-    nodes = torch.tensor([b * width + node for b, t in enumerate(trees) for node, _, _ in t.scored])
-    targets = torch.tensor([token for t in trees for _, token, _ in t.scored])
-    slots = torch.tensor([slot for t in trees for _, _, slot in t.scored])
+    nodes, targets, slots = torch.tensor(
+        [(b * width + node, token, slot) for b, t in enumerate(trees)
+         for node, token, slot in t.scored]).unbind(1)
     # Endings meet in their parents: normalize each hidden state once, however many follow it.
     unique, back = nodes.unique(return_inverse=True)
     x = hidden.flatten(0, 1)[unique.to(device)]

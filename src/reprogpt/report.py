@@ -7,44 +7,66 @@ from typing import Any
 from reprogpt.config import EvaluateConfig
 from reprogpt.evals import validation_loss
 from reprogpt.files import write_bytes, write_json
+from reprogpt.held_out import score_files
 from reprogpt.hellaswag import answer, read_questions
 from reprogpt.hf import load_model
+from reprogpt.model import GPT
+from reprogpt.references import CHANCE, nearest
 from reprogpt.runtime import Process
 from reprogpt.scoring import EVAL_TOKENS
 from reprogpt.shards import TokenStream
-from reprogpt.tokenizers import load_tokenizer
+from reprogpt.tokenizers import Tokenizer, load_tokenizer
 
 
 def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root: Path
              ) -> dict[str, Any]:
-    """The stage evaluate: scores root/models/gpt, writes root/metrics/{eval.json,hellaswag.jsonl}.
+    """Scores root/models/gpt, writes root/metrics/{eval.json,hellaswag.jsonl}.
 
     ``eval_tokens``: tokens through the model at a time, or "auto". Returns what eval.json holds.
     """
-    model_dir = root / "models/gpt"
-    model, model_cfg = load_model(model_dir, process.device)
-    tokenizer = load_tokenizer(model_dir)
+    model, model_cfg = load_model(root / "models/gpt", process.device)
+    tokenizer = load_tokenizer(root / "models/gpt")
     tokens = EVAL_TOKENS if isinstance(eval_tokens, str) else eval_tokens
+    rows = max(1, tokens // model_cfg.block_size)
     validation = validation_loss(
         model, TokenStream(root / "data/tokens", "val"), tokenizer.token_bytes(), process,
-        val_tokens=cfg.val_tokens, block_size=model_cfg.block_size,
-        batch_rows=max(1, tokens // model_cfg.block_size))
-    questions = []
-    if cfg.hellaswag_examples != 0:
-        file = root / "data/hellaswag/hellaswag_val.jsonl"
-        questions = read_questions(file, tokenizer, cfg.hellaswag_examples)
-    if cfg.precision == "bfloat16":
-        model = model.bfloat16()  # cast once, after the loss: that one is always float32
-    answers = answer(model, questions, process, tokens, progress=process.is_first)
-    result = {
+        val_tokens=cfg.val_tokens, block_size=model_cfg.block_size, batch_rows=rows)
+    result: dict[str, Any] = {
         "val_loss": round(validation.loss, 6),
         "val_perplexity": round(validation.perplexity, 4),
         "val_bits_per_byte": round(validation.bits_per_byte, 6),
         "val_tokens": validation.tokens,
-        "hellaswag": answers.summary(),
     }
+    if cfg.suites.held_out:
+        result["held_out"] = score_files(model, cfg.suites.held_out, tokenizer, process, root, rows)
+    parameters = model.num_parameters()
+    result["hellaswag"], lines = _hellaswag(cfg, model, tokenizer, process, tokens, root)
+    result["reference"] = {key: {"model": ref.name, **ref.scores}
+                           for key, ref in nearest(parameters).items()}
+    if "acc_norm" in result["hellaswag"]:
+        result["compared"] = _compared(result["hellaswag"]["acc_norm"], parameters)
     if process.is_first:
-        lines = "".join(json.dumps(record) + "\n" for record in answers.lines())
         write_bytes(root / "metrics/hellaswag.jsonl", lines.encode())
         write_json(root / "metrics/eval.json", result)
     return result
+
+
+def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: Process,
+               eval_tokens: int, root: Path) -> tuple[dict[str, Any], str]:
+    """The summary, and the records of metrics/hellaswag.jsonl."""
+    if cfg.hellaswag_examples == 0:
+        return {"examples": 0}, ""
+    if cfg.precision == "bfloat16":
+        model = model.bfloat16()  # cast once; this is the model's last use
+    questions = read_questions(root / "data/hellaswag/hellaswag_val.jsonl",
+                               tokenizer, cfg.hellaswag_examples)
+    answers = answer(model, questions, process, eval_tokens, progress=process.is_first)
+    lines = "".join(json.dumps(record) + "\n" for record in answers.lines())
+    return answers.summary(), lines
+
+
+def _compared(acc_norm: float, parameters: int) -> list[dict[str, Any]]:
+    """What the plot draws: this model between chance and the published ones."""
+    rows = [("chance", CHANCE), ("this model", acc_norm)]
+    rows += [(ref.name, ref.scores["acc_norm"]) for ref in nearest(parameters).values()]
+    return [{"model": name, "acc_norm": score} for name, score in rows]

@@ -74,12 +74,19 @@ def page(title: str, cfg: SampleConfig, seed: int, samples: Sequence[Sequence[st
     parts = [f"# {title}", ", ".join(settings).capitalize() + "."]
     for prompt, texts in zip(read_prompts(cfg), samples, strict=True):
         parts.append(f"## {_inline(prompt)}")
-        for k, text in enumerate(texts):
-            whole = prompt + text
-            fence = "`" * max(3, _longest_run(whole) + 1)
-            parts += [f"Sample {k + 1} of {len(texts)}, seed {seed + k}:",
-                      f"{fence}text\n{whole.rstrip()}\n{fence}"]
+        parts += blocks(prompt, texts, seed)
     return "\n\n".join(parts) + "\n"
+
+
+def blocks(prompt: str, texts: Sequence[str], seed: int) -> list[str]:
+    """The samples of one prompt, each with its seed and whole, as paragraphs of Markdown."""
+    parts = []
+    for k, text in enumerate(texts):
+        whole = prompt + text
+        fence = "`" * max(3, _longest_run(whole) + 1)
+        parts += [f"Sample {k + 1} of {len(texts)}, seed {seed + k}:",
+                  f"{fence}text\n{whole.rstrip()}\n{fence}"]
+    return parts
 
 
 def _inline(prompt: str) -> str:

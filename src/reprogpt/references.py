@@ -1,0 +1,44 @@
+"""Published HellaSwag figures, to stand beside a model's own.
+
+Only these: HellaSwag is the same questions for everyone. A validation loss is on someone's own
+text, so losses of others are never put next to ours.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published model and its HellaSwag figures, by the definitions of hellaswag.py."""
+
+    name: str
+    parameters: float
+    scores: dict[str, float]
+
+
+# By build-nanogpt's hellaswag.py (acc, acc_norm) and lm-evaluation-harness (lm_eval_*), both as
+# quoted in build-nanogpt; the harness's own for the sizes between.
+GPT2 = (
+    Reference("GPT-2 124M", 124.4e6, {"acc": 0.2859, "acc_norm": 0.2955, "lm_eval_acc": 0.2892,
+                                      "lm_eval_acc_norm": 0.3114}),
+    Reference("GPT-2 1558M", 1557.6e6, {"acc": 0.3842, "acc_norm": 0.4893, "lm_eval_acc": 0.4004,
+                                        "lm_eval_acc_norm": 0.5089}),
+)
+# "Language Models are Few-Shot Learners" (Brown et al., 2020), table H.1, zero-shot. Likelihood
+# per token, as acc_norm; its prompt is its own.
+GPT3 = tuple(Reference(f"GPT-3 {name}", size, {"acc_norm": score}) for name, size, score in (
+    ("125M", 125e6, 0.337), ("350M", 356e6, 0.436), ("760M", 760e6, 0.510),
+    ("1.3B", 1.3e9, 0.547), ("2.7B", 2.7e9, 0.628), ("6.7B", 6.7e9, 0.674),
+    ("13B", 13e9, 0.709), ("175B", 175e9, 0.789)))
+
+CHANCE = 0.25
+"""One of four endings."""
+
+
+def nearest(parameters: int) -> dict[str, Reference]:
+    """The published GPT-2 and GPT-3 whose size is nearest by ratio."""
+    def distance(reference: Reference) -> float:
+        ratio = reference.parameters / max(1, parameters)
+        return max(ratio, 1 / ratio)
+
+    return {"gpt2": min(GPT2, key=distance), "gpt3": min(GPT3, key=distance)}
