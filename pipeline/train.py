@@ -19,7 +19,8 @@ def main() -> None:
     with stage("train") as cfg:
         paths = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
                       model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
-                      json=str(ROOT / "metrics/train.json"))
+                      json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
+                      hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
         train(cfg, paths, Seal.take("train", DVC_FILE).sources)
 
 

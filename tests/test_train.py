@@ -10,7 +10,7 @@ import torch
 
 from reprogpt import checkpoint
 from reprogpt.run_dir import RunDir
-from reprogpt.train import NotFinite
+from reprogpt.watch import NotFinite
 from tests.training import make_run, read_csv, train, weights, without_times, write_tokens
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_run.json"

@@ -64,7 +64,7 @@ def make_run(folder: Path, tokens: Path, **changes: Any) -> RunDir:
     (folder / "init").mkdir(parents=True, exist_ok=True)
     cfg = config(**changes)
     paths = Paths(str(tokens), str(folder / "init"), str(folder / "gpt"),
-                  str(folder / "train.csv"), str(folder / "train.json"))
+                  str(folder / "train.csv"), str(folder / "train.json"), probes=str(folder))
     return RunDir.create(folder / "runs", cfg.fingerprint([]), cfg, paths)
 
 

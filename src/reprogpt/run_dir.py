@@ -27,6 +27,10 @@ class Paths:
     """The finished model's folder."""
     csv: str
     json: str
+    hellaswag: str = ""
+    """HellaSwag's validation file, for train.hellaswag_interval."""
+    probes: str = ""
+    """The folder of train_samples.md and train_hellaswag.csv; empty for none of them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ Everything that decides the weights is in RUN_DIR/run.json, the shards and the n
 import math
 import sys
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from reprogpt.journal import Journal, Row, write_metrics
 from reprogpt.loader import Batch, Loader
 from reprogpt.network import Network, build_network
 from reprogpt.optim import build_optimizer, lr_at, set_lr
+from reprogpt.probes import Probes
 from reprogpt.run_dir import RunDir
 from reprogpt.runtime import (
     Process,
@@ -36,14 +36,7 @@ from reprogpt.runtime import (
 from reprogpt.shards import TokenStream
 from reprogpt.signals import StopSignals, die_with_parent
 from reprogpt.tokenizers import load_tokenizer
-
-
-TREND = 100
-"""Steps whose mean loss is what train.max_loss_spike compares with."""
-
-
-class NotFinite(ValueError):
-    """The loss or the gradient stopped being a number."""
+from reprogpt.watch import LossWatch, recent_losses
 
 
 class Trainer:
@@ -57,7 +50,8 @@ class Trainer:
         self.loader = Loader(TokenStream(tokens, "train", verify), train.batch_tokens,
                              model.block_size, self.cfg.seed, train.order)
         self.val_stream = TokenStream(tokens, "val", verify)
-        self.token_bytes = load_tokenizer(tokens / "tokenizer").token_bytes()
+        tokenizer = load_tokenizer(tokens / "tokenizer")
+        self.token_bytes = tokenizer.token_bytes()
 
         # Rank 0 alone looks for the newest whole checkpoint (and sets spoiled ones aside).
         state = checkpoint.latest(run.path) if process.is_first else None
@@ -74,11 +68,16 @@ class Trainer:
                                            enabled=self.net.resolved["precision"] == "float16")
         self.seconds = 0.0
         self.best: dict[str, float] | None = None
-        self.recent: deque[float] = deque(maxlen=max(TREND, train.eval_interval))
+        self.recent = recent_losses(train.eval_interval)
         rows: list[Row] = []
         if state is not None:
             rows = self._restore(state)
         self.journal = Journal(Path(run.paths.csv) if process.is_first else None, rows)
+        self.watch = LossWatch(self.loader, run.path, train.max_loss_spike,
+                               self.scaler.is_enabled())
+        self.probes = Probes(train, self.cfg.sample, self.cfg.seed, tokenizer, process,
+                             step=self.step, run=run.path, metrics=run.paths.probes,
+                             hellaswag_file=Path(run.paths.hellaswag))
         self._pending: list[Tensor] = []
         self._saved = self.step if state is not None else -1
         self._tick = time.perf_counter()
@@ -94,6 +93,7 @@ class Trainer:
         with StopSignals() as stop, bar:
             if self.step == 0:
                 self._log(self._evaluate())
+                self._probe()
             self._start_clock()
             for batch in self.loader.ahead(steps, process.rank, process.world_size):
                 self._pending.append(self._update(batch.to(process.device)))
@@ -104,6 +104,7 @@ class Trainer:
                     self._log(self._evaluate())
                 elif self.step % cfg.log_interval == 0:
                     self._log()
+                self._probe()
                 bar.set_postfix(loss=f"{self.journal.last('train_loss'):.3f}",
                                 val=f"{self.journal.last('val_loss'):.3f}", refresh=False)
                 stopping = process.any(stop.received)
@@ -139,7 +140,6 @@ class Trainer:
     def _log(self, val_loss: float = math.nan) -> None:
         """Writes the row of the current step, after checking every step since the last one."""
         losses, norm = self._flush()
-        self.recent.extend(losses)
         now = time.perf_counter()
         elapsed, done = now - self._tick, self.step - self._tick_step
         self.seconds += elapsed
@@ -166,31 +166,9 @@ class Trainer:
         norms = values[:, 1].tolist()
         first = self.step - len(losses)
         for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            # float16 overflows now and then: the scaler skips that step and halves its scale.
-            if not math.isfinite(loss) or not (math.isfinite(norm) or self.scaler.is_enabled()):
-                what = "loss" if not math.isfinite(loss) else "gradient"
-                raise NotFinite(f"step {first + i + 1}: the {what} is not finite; its batch is "
-                                f"{self.loader.describe(first + i)}; {self._last_good()}")
-            self._watch_spike(first + i, loss)
+            self.watch.check(first + i + 1, loss, norm, tuple(self.recent))
+            self.recent.append(loss)
         return losses, norms[-1]
-
-    def _watch_spike(self, step: int, loss: float) -> None:
-        limit = self.cfg.train.max_loss_spike
-        trend = list(self.recent)[-TREND:]
-        if limit is None or len(trend) < TREND // 5:
-            return
-        mean = sum(trend) / len(trend)
-        if loss > limit * mean:
-            raise NotFinite(f"step {step + 1}: loss {loss:.4f} is over train.max_loss_spike="
-                            f"{limit:g} times its running mean {mean:.4f}; its batch is "
-                            f"{self.loader.describe(step)}; {self._last_good()}")
-
-    def _last_good(self) -> str:
-        found = checkpoint.steps(self.run_dir.path)
-        if not found:
-            return "there is no checkpoint yet: lower train.lr or look at those tokens"
-        return (f"the last good checkpoint is {self.run_dir.path.name}/step_{found[-1]:06d}.pt: "
-                "lower train.lr or look at those tokens")
 
     def _evaluate(self) -> float:
         self._stop_clock()
@@ -206,13 +184,17 @@ class Trainer:
         self._resume_clock()
         return loss
 
+    def _probe(self) -> None:
+        if self.probes.due(self.step):
+            self._stop_clock()
+            self.probes(self.step, self.model)
+            self._resume_clock()
+
     def _save(self) -> None:
         if self._saved == self.step:
             return
         self._stop_clock()
-        if self._pending:
-            losses, _ = self._flush()  # also: never save a state that is not finite
-            self.recent.extend(losses)
+        self._flush()  # never save a state that is not finite
         state = {
             "step": self.step, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
