@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reprogpt.config import Config, ConfigError, read_yaml
+from tests.conftest import ROOT
 
 BASE = read_yaml(ROOT / "presets/shakespeare.yaml")
 MISSING = object()

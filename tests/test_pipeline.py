@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, clean_environment, copy_checkout, run
 
 from pipeline.closure import EXEMPT, STAGES, closure, code_deps
+from tests.conftest import ROOT, clean_environment, copy_checkout, run
 
 DVC_YAML = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -224,7 +224,7 @@ def project(finished: Path, tmp_path: Path) -> Iterator[Path]:
 def would_run(project: Path) -> set[str]:
     """The stages that `dvc repro` would run, by DVC's own account: those whose inputs changed,
     and all that lie downstream of them."""
-    status = json.loads(dvc(project, "status", "--json").stdout)
+    status = json.loads(dvc(project, "status", "--json", *STAGES).stdout)
     changed = {stage for stage, reasons in status.items() if reasons}
     graph = {s: set(d["deps"]) for s, d in DVC_YAML.items()}
     made = {out: s for s, d in DVC_YAML.items() for out in d["outs"]}

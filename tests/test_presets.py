@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, run
 from dvc.utils.serialize import parse_yaml
 
 from pipeline.preset import names, refuse_hybrid, render, values_of
 from reprogpt.config import Config, ConfigError, read_yaml
+from tests.conftest import ROOT, run
 
 FOLDER = ROOT / "presets"
 ALL = names(FOLDER)
