@@ -35,7 +35,7 @@ class HubServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -147,7 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, name: str, data: bytes, fault: str, body: bool) -> None:
         first, last = 0, len(data) - 1
+        tag = hashlib.sha256(data).hexdigest() if fault == "change" else self.hub.etag(name)
         ranged = self.headers.get("Range", "")
+        if self.headers.get("If-Range") not in (None, f'"{tag}"'):
+            ranged = ""
         if ranged.startswith("bytes="):
             a, _, b = ranged.removeprefix("bytes=").partition("-")
             first, last = int(a), min(int(b), last) if b else last
@@ -155,7 +158,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         else:
             self.send_response(200)
-        tag = hashlib.sha256(data).hexdigest() if fault == "change" else self.hub.etag(name)
         part = data[first:last + 1]
         self.send_header("Content-Length", str(len(part)))
         self.send_header("ETag", f'"{tag}"')
