@@ -16,7 +16,8 @@ from torch.distributed.run import main as torchrun
 
 def main() -> int:
     """The exit status: 0, that of the first process that failed, or 128 + the signal."""
-    logging.getLogger("torch.distributed.elastic.agent.server.api").setLevel(logging.ERROR)
+    for part in ("agent.server.api", "multiprocessing.api"):
+        logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.ERROR)
     try:
         torchrun(sys.argv[1:])
     except SignalException as stopped:
