@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reprogpt.config import Config, ConfigError, read_yaml
+from reprogpt.config import ARCHITECTURES, CORPORA, Config, ConfigError, read_yaml
 from tests.conftest import ROOT
 
 BASE = read_yaml(ROOT / "presets/shakespeare.yaml")
@@ -62,6 +62,8 @@ BAD = [
     ("evaluate.hellaswag_examples", 20_000, "try 10042"),
     ("download.hub", {"id": "x"}, "is missing"),
     ("download.corpus", "files", "must name at least one glob"),
+    ("download.corpus", "shakespear", "download.corpus=shakespear must be shakespeare, "),
+    ("model.architecture", "gtp", "did you mean gpt?"),
     ("tokenize.val_tokens", 5, "cannot be both set or both null"),
     ("tokenize.val_fraction", None, "cannot be both set or both null"),
 ]
@@ -76,6 +78,16 @@ def test_what_is_wrong_is_said_in_one_line(key: str, value: Any, said: str) -> N
     assert said in message
     assert key.split(".")[-1] in message
     assert "\n" not in message
+
+
+def test_the_names_taken_are_the_names_there_are() -> None:
+    from reprogpt.architectures import ARCHITECTURES as BUILT
+    from reprogpt.corpora import ADOPTED
+    from reprogpt.corpora import CORPORA as OPENED
+
+    assert list(ARCHITECTURES) == list(BUILT)
+    assert {*OPENED, ADOPTED} <= set(CORPORA)
+    assert set(CORPORA) - {*OPENED, ADOPTED} == {"addition", "calculator"}
 
 
 def test_n_embd_must_be_a_multiple_of_n_head() -> None:

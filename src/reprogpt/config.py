@@ -9,6 +9,7 @@ A field without a default must be spelled out in params.yaml. A field with a def
 new one to this file changes no finished run.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,14 @@ Counts0 = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+CORPORA = ("shakespeare", "tinyshakespeare", "fineweb-edu", "hub", "files", "shards", "addition",
+           "calculator")
+"""What `download.corpus` may name: corpora.py, adopt.py and tasks.py."""
+ARCHITECTURES = ("gpt", "bigram", "average", "head", "multihead", "feedforward", "blocks",
+                 "residual", "layernorm", "dropout")
+"""What `model.architecture` may name: architectures.py."""
 
 
 class Section(BaseModel):
@@ -53,6 +62,22 @@ class HubConfig(Section):
     """A commit hash: branches move, runs must not."""
 
 
+class TaskConfig(Section):
+    """The problems of a generated corpus. See tasks.py."""
+
+    digits: Annotated[int, Field(ge=1, le=9)] = 3
+    """Of the operands, at most."""
+    reverse: bool = False
+    """Write the result from its last digit to its first."""
+    scratchpad: bool = False
+    """Corpus `calculator`: the steps before the result."""
+    examples: Count = 100_000
+    """Problems, those held out included."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """The fraction of them that is for testing."""
+    seed: Counts0 = 0
+
+
 class DownloadConfig(Section):
     """Which text. See corpora.py."""
 
@@ -63,6 +88,8 @@ class DownloadConfig(Section):
     max_bytes: Count | None
     """Take only the first part of the corpus: bytes of text, or null for all of it."""
     max_documents: Count | None
+    task: TaskConfig | None = None
+    """Corpora `addition` and `calculator`: which problems."""
     text_field: str = "text"
     """Corpus `files`: the field of a .jsonl, .parquet or .csv file that holds the text."""
 
@@ -119,6 +146,37 @@ class ModelConfig(Section):
     bias: bool
     init_from: str | None
     """Start from these weights: a model directory, or a Hub id such as gpt2."""
+    position: Literal["learned", "rope"] = "learned"
+    """A table added to the embedding, or a rotation of q and k (Su et al., 2021)."""
+    rope_base: Positive = 10000.0
+    qk_norm: bool = False
+    """q and k of every head divided by their root mean square, so that no score explodes."""
+    activation: Literal["gelu_tanh", "gelu", "relu2", "swiglu"] = "gelu_tanh"
+    """swiglu is gated: its width is 8/3 n_embd, so that the parameters stay as many."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    embed_norm: bool = False
+    """Normalize the embedding before the first block."""
+    tied_head: bool = True
+    """The output matrix is the token embedding."""
+    zero_init: bool = False
+    """Projections into the residual stream, and a head of its own, start as 0."""
+    init: Literal["gpt2", "fan_in"] = "gpt2"
+    """N(0, 0.02) everywhere, or torch's scale: 1 / sqrt(3 fan-in), embeddings N(0, 1)."""
+    logit_softcap: Positive | None = None
+    """Logits become cap * tanh(logits / cap) (Gemma 2)."""
+    x0_skip: bool = False
+    """Every block sees a learned mix of its input and the embedding."""
+    value_embeds: bool = False
+    """The first and last layers mix a token's own learned vector into its values."""
+    window: Count | None = None
+    """A position sees this many positions, itself among them; null for all before it."""
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> Self:
+        if self.position == "rope" and self.n_embd // self.n_head % 2:
+            raise ValueError("position||'rope' turns pairs of channels and needs an even head size"
+                             f", not {self.n_embd // self.n_head}||change n_head or n_embd")
+        return self
 
     @model_validator(mode="after")
     def _heads(self) -> Self:
@@ -154,6 +212,20 @@ class TrainConfig(Section):
     """Which weights become models/gpt: the last, or the best by validation loss."""
     deterministic: bool
     """The same bytes of weights from the same params on the same machine and topology."""
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Schedule wsd: the last part of the run over which lr falls to min_lr; null for 0.2."""
+    eps: Positive = 1e-8
+    """Adam's epsilon."""
+    muon_lr: Positive | None = None
+    """Optimizer muon: the rate of the hidden matrices, scaled by sqrt(rows / columns) where that
+    is above 1. null: train.lr, scaled to the size of AdamW's updates (Liu et al., 2025)."""
+    muon_momentum: Fraction = 0.95
+    embed_lr: Positive | None = None
+    """Optimizer muon: the rate of the embeddings, by AdamW and undecayed; null for train.lr."""
+    head_lr: Positive | None = None
+    """The same of the head, where it is not tied..."""
+    scalar_lr: Positive | None = None
+    """...and of gains, biases and other vectors."""
     max_loss_spike: Annotated[float, Field(gt=1)] | None = None
     """Stop when a step's loss exceeds its own running mean by this factor."""
     hellaswag_interval: Count | None = None
@@ -255,6 +327,18 @@ class Config(Section):
     evaluate: EvaluateConfig
     sample: SampleConfig
     runtime: RuntimeConfig
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Self:
+        """The names that files below this one give a meaning to: unknown ones end here, before
+        a stage's outs are deleted for it."""
+        for key, name, known in (("download.corpus", self.download.corpus, CORPORA),
+                                 ("model.architecture", self.model.architecture, ARCHITECTURES)):
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+                fix = f"did you mean {close[0]}?" if close else "choose one of them"
+                raise ValueError(f"{key}||must be {', '.join(known[:-1])} or {known[-1]}||{fix}")
+        return self
 
     @model_validator(mode="after")
     def _whole_rows(self) -> Self:
