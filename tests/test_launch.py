@@ -186,6 +186,33 @@ def test_what_cannot_get_better_is_not_tried_again(tmp_path: Path, tokens: Path)
     assert "is not finite" in said.splitlines()[-1]
 
 
+FAKE_SLURM = {  # one node, at once: what the options ask of the real programs
+    "sbatch": 'for a in "$@"; do case $a in --wrap=*) job="${a#--wrap=}";; esac; done\n'
+              'echo "$@" > $LOG\nSLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 exec sh -c "$job"',
+    "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+    "scontrol": "echo localhost",
+}
+
+
+@pytest.mark.slow
+def test_slurm(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sbatch -> launcher -> srun -> torchrun, with stand-ins for Slurm's own programs."""
+    for name, script in FAKE_SLURM.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    run = make_run(tmp_path, tokens, runtime={"launcher": "slurm"})
+    finish(run)
+    assert len(read_csv(run)) == 21
+    asked = (tmp_path / "log").read_text()
+    assert f"--job-name=reprogpt-{run.fingerprint}" in asked
+    assert "--signal=B:USR1@120" in asked
+
+
 def test_runs_of_a_temporary_checkout_are_the_main_ones(tmp_path: Path) -> None:
     assert runs_root(tmp_path) == tmp_path / "runs"
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"

@@ -10,8 +10,16 @@ import torch
 from reprogpt.loader import Loader
 from reprogpt.loss import MASKED
 from reprogpt.permutation import Permutation
-from reprogpt.shards import BLOCK, Checksums, Manifest, Shard, TokenStream, Totals, header
-from reprogpt.shards import write_manifest
+from reprogpt.shards import (
+    BLOCK,
+    Checksums,
+    Manifest,
+    Shard,
+    TokenStream,
+    Totals,
+    header,
+    write_manifest,
+)
 from tests.training import write_tokens
 
 

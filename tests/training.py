@@ -14,7 +14,7 @@ import torch
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.journal import COLUMNS, Row
 from reprogpt.run_dir import Paths, RunDir
-from reprogpt.shards import ShardWriter, Totals, write_manifest, Manifest
+from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest
 from reprogpt.tokenizers import CharTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent

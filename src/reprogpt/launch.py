@@ -27,7 +27,8 @@ class TrainingFailed(RuntimeError):
 def launch(run: RunDir) -> None:
     """Trains ``run`` to its end in ``runtime.nproc`` processes. Raises TrainingFailed."""
     die_with_parent()
-    descriptor = run.lock()
+    # What only hands the run to a queue leaves the lock to the launcher that the queue starts.
+    held = () if _queues(run) else (run.lock(),)
     run.failure.unlink(missing_ok=True)
     command = LAUNCHERS[run.config.runtime.launcher](run)
     received: list[int] = []
@@ -38,13 +39,14 @@ def launch(run: RunDir) -> None:
     before = {s: signal.signal(s, note) for s in SIGNALS}
     try:
         # A session of its own: Ctrl-C reaches only this process, which hands it on once.
-        child = subprocess.Popen(command, env=_environment(run), pass_fds=[descriptor],
+        child = subprocess.Popen(command, env=_environment(run), pass_fds=held,
                                  start_new_session=True, preexec_fn=die_with_parent)
         status = _wait(child, run, received)
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        os.close(descriptor)
+        for descriptor in held:
+            os.close(descriptor)
     if run.failure.exists():
         raise TrainingFailed(run.failure.read_text())
     if received:
@@ -62,7 +64,11 @@ def _wait(child: subprocess.Popen[bytes], run: RunDir, received: list[int]) -> i
     while (status := child.poll()) is None:
         time.sleep(0.05)
         if deadline is None and (received or run.failure.exists()):
-            child.send_signal(received[0] if received else signal.SIGTERM)
+            if _queues(run):
+                subprocess.run(["scancel", "--batch", "--signal=TERM",
+                                f"--name={_job_name(run)}"], check=False)
+            else:
+                child.send_signal(received[0] if received else signal.SIGTERM)
             deadline = time.monotonic() + GRACE_SECONDS
         elif deadline is not None and time.monotonic() > deadline:
             os.killpg(child.pid, signal.SIGKILL)
@@ -101,8 +107,8 @@ def _torchrun_options(run: RunDir) -> list[str]:
 def _slurm(run: RunDir) -> list[str]:
     """Inside an allocation: one torchrun per node, meeting at the first node. Outside of one,
     sbatch asks for it with the options in SBATCH_* variables, and waits."""
-    if "SLURM_JOB_ID" not in os.environ:
-        return ["sbatch", "--wait", "--signal=B:USR1@120",
+    if _queues(run):
+        return ["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name={_job_name(run)}",
                 f"--wrap=exec {sys.executable} -m reprogpt.launch {run.path}"]
     nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     hosts = subprocess.run(["scontrol", "show", "hostnames"], check=True, text=True,
@@ -112,6 +118,15 @@ def _slurm(run: RunDir) -> list[str]:
             "-m", "reprogpt.agent", f"--nnodes={nodes}",
             f"--nproc-per-node={processes(run)}", f"--rdzv-id={os.environ['SLURM_JOB_ID']}",
             "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0]}:{port}", *_torchrun_options(run)]
+
+
+def _queues(run: RunDir) -> bool:
+    """Whether this launcher only asks Slurm for the nodes on which another one will launch."""
+    return run.config.runtime.launcher == "slurm" and "SLURM_JOB_ID" not in os.environ
+
+
+def _job_name(run: RunDir) -> str:
+    return f"reprogpt-{run.path.name}"
 
 
 LAUNCHERS = {"torchrun": _torchrun, "slurm": _slurm}

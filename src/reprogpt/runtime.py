@@ -142,7 +142,8 @@ def numerics(device: torch.device) -> dict[str, str]:
     """What the last bits of a result depend on besides the params; a resume compares it."""
     name = (torch.cuda.get_device_name(device) if device.type == "cuda"
             else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
-    return {"torch": str(torch.__version__), "device": name, "threads": str(torch.get_num_threads())}
+    return {"torch": str(torch.__version__), "device": name,
+            "threads": str(torch.get_num_threads())}
 
 
 def peak_flops(device: torch.device) -> float | None:
