@@ -41,7 +41,7 @@ def make_tokens() -> None:
             print(f"{error}\nthe ladder stands on as much of the plays instead", file=sys.stderr)
             as_much = {"corpus": "shakespeare", "max_bytes": 1_115_394}
             download(cfg.download.model_copy(update=as_much), raw)
-        tokenize(cfg.tokenize, raw, TOKENS, 1)
+        tokenize(cfg.tokenize, raw, TOKENS, cfg.runtime)
 
 
 if __name__ == "__main__":

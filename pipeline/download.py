@@ -10,10 +10,11 @@ def main() -> None:
         from reprogpt.corpora import download
         from reprogpt.hellaswag_source import fetch_hellaswag
         from reprogpt.hub import fetch_model
+        from reprogpt.tasks import TASKS
         from reprogpt.transfer import TransferError
 
         try:
-            meta = download(cfg.download, ROOT / "data/raw")
+            meta = download(cfg.download, ROOT / "data/raw", TASKS)
             fetch_hellaswag(ROOT / "data/hellaswag")
             fetch_model(cfg.model.init_from, ROOT / "data/init")
         except TransferError as error:

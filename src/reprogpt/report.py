@@ -14,7 +14,8 @@ from reprogpt.model import GPT
 from reprogpt.references import CHANCE, nearest
 from reprogpt.runtime import Process
 from reprogpt.scoring import EVAL_TOKENS
-from reprogpt.shards import TokenStream
+from reprogpt.shards import TokenStream, read_manifest
+from reprogpt.task_accuracy import GROUPS, accuracy
 from reprogpt.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -37,6 +38,10 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
         "val_bits_per_byte": round(validation.bits_per_byte, 6),
         "val_tokens": validation.tokens,
     }
+    corpus = str(read_manifest(root / "data/tokens").corpus["name"])
+    if corpus in GROUPS and process.is_first:
+        stream = TokenStream(root / "data/tokens", "val")
+        result["task"] = accuracy(corpus, model, tokenizer, stream)
     if cfg.suites.held_out:
         result["held_out"] = score_files(model, cfg.suites.held_out, tokenizer, process, root, rows)
     parameters = model.num_parameters()
