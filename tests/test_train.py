@@ -10,6 +10,8 @@ import torch
 
 from reprogpt import checkpoint
 from reprogpt.run_dir import RunDir
+from reprogpt.runtime import Process
+from reprogpt.train import Trainer
 from reprogpt.watch import NotFinite
 from tests.training import make_run, read_csv, train, weights, without_times, write_tokens
 
@@ -190,3 +192,52 @@ def test_auto_keeps_its_meaning(tmp_path: Path, tokens: Path, straight: RunDir) 
     assert state["resolved"] == {"precision": "float32", "micro_batch": 5, "compile": False}
     assert state["numerics"]["processes"] == "1"
     assert state["numerics"]["torch"] == torch.__version__
+
+
+def test_bfloat16_trains_much_alike(tmp_path: Path, tokens: Path, straight: RunDir) -> None:
+    run = make_run(tmp_path, tokens, train={"precision": "bfloat16"})
+    train(run)
+    assert losses(run)[-1] == pytest.approx(losses(straight)[-1], abs=0.2)
+    assert losses(run) != losses(straight)
+
+
+def test_tf32_needs_cuda(tmp_path: Path, tokens: Path) -> None:
+    run = make_run(tmp_path, tokens, train={"precision": "tf32"})
+    with pytest.raises(ValueError, match=r"train.precision=tf32 needs a CUDA device, not cpu"):
+        train(run)
+
+
+def test_a_resume_under_other_numerics_says_so(tmp_path: Path, tokens: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, tokens)
+    train(run)
+    state = checkpoint.latest(run.path)
+    assert state is not None
+    state["numerics"] |= {"threads": "96", "torch": "1.0"}
+    checkpoint.save(run.path, "step_000020", state)
+    Trainer(run, Process(0, 1, torch.device("cpu")))
+    said = capsys.readouterr().err
+    assert "no longer bit-identical" in said
+    assert "threads 96 -> " in said
+    assert "torch 1.0 -> " in said
+
+
+def test_the_micro_batch_is_halved_until_it_fits(tmp_path: Path, tokens: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that holds two rows, played by the CPU."""
+    run = make_run(tmp_path, tokens, runtime={"micro_batch": 12})
+    trainer = Trainer(run, Process(0, 1, torch.device("cpu")))
+    net = trainer.net
+    net.process = Process(0, 1, torch.device("cuda"))
+
+    def throw_away(loader: object) -> None:
+        if net.micro_batch > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(net, "_throw_away", throw_away)
+    net.warm_up(trainer.loader)
+    assert net.resolved["micro_batch"] == 1  # 12 -> 6 -> 3 -> 1
+    monkeypatch.setattr(net, "_throw_away", lambda loader: (_ for _ in ()).throw(
+        torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(ValueError, match="out of memory with one row at a time"):
+        net.warm_up(trainer.loader)
