@@ -7,7 +7,8 @@
 import os
 import sys
 
-from ladder.rungs import DVC_FILE, METRICS, MODELS, ROOT, SAMPLES, TOKENS, params
+from ladder.rungs import DVC_FILE, METRICS, MODELS, SAMPLES, TOKENS, params
+from pipeline import ROOT
 from pipeline.sealed import Seal
 from pipeline.train import train
 from reprogpt.config import Config, ConfigError

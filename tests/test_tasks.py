@@ -11,21 +11,12 @@ from hypothesis import strategies as st
 
 from reprogpt.config import Config, ConfigError, TaskConfig, TokenizeConfig, merge, read_yaml
 from reprogpt.corpora import download
+from reprogpt.generated import TASKS, documents
 from reprogpt.loader import Loader
 from reprogpt.loss import MASKED
 from reprogpt.shards import TokenStream
 from reprogpt.task_accuracy import accuracy, split
-from reprogpt.tasks import (
-    TASKS,
-    addition,
-    calculator,
-    carries,
-    documents,
-    held_out,
-    parse,
-    problems,
-    scratchpad,
-)
+from reprogpt.tasks import addition, calculator, carries, held_out, parse, problems, scratchpad
 from reprogpt.tokenization import tokenize
 from reprogpt.tokenizers import CharTokenizer
 

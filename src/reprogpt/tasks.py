@@ -1,25 +1,17 @@
-"""Corpora that are made rather than found: sums to learn, of which only the answer is trained.
-
-A problem is a line, and a document: ``123+456=579``. What stands before the answer is given, so it
-is masked out of the loss; the answer ends with the line break. All documents of a corpus have the
-same length (what is left over is line breaks, masked too), so with model.block_size that long and
-train.order sequential every row of a batch is one whole problem.
+"""Sums to learn: problems that are made rather than found, and the right answers to them.
 
 Everything follows from download.task: the same problems on every machine. A problem, whichever way
-round its operands stand, is in the training text or in the held-out text, never in both.
+round its operands stand, is for training or for testing, never for both. generated.py makes a
+corpus of them, task_accuracy.py counts how many a model gets right.
 """
 
 import hashlib
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reprogpt.collect import Source
-from reprogpt.config import DownloadConfig, TaskConfig
-from reprogpt.corpora import Corpus, Open, whole
+from reprogpt.config import TaskConfig
 from reprogpt.params_file import ConfigError
-from reprogpt.raw import Document
 
 END = "\n"
 VERSION = 1
@@ -130,17 +122,6 @@ def held_out(problem: Problem, cfg: TaskConfig) -> bool:
     return int.from_bytes(digest[:8], "big") < cfg.held_out * 2**64
 
 
-def documents(task: str, cfg: TaskConfig) -> Iterator[Document]:
-    """The problems as text of one length, the answers as what counts."""
-    width = longest(task, cfg)
-    for problem in problems(task, cfg):
-        text = problem.prompt + problem.answer + END
-        assert len(text) <= width, text
-        counted = ((len(problem.prompt), len(text)),)
-        split = "val" if held_out(problem, cfg) else "train"
-        yield Document(text.ljust(width, END), counted, split)
-
-
 def longest(task: str, cfg: TaskConfig) -> int:
     """Characters of a document of this task: those of its longest problem and the line break."""
     nines = 10**cfg.digits - 1
@@ -151,20 +132,6 @@ def longest(task: str, cfg: TaskConfig) -> int:
         extremes = [calculator(cfg, x, -y, operator)
                     for x in (nines, -nines) for y in divisors for operator in "+-*/"]
     return max(len(p.prompt + p.answer) for p in extremes) + len(END)
-
-
-def _open(task: str) -> Open:
-    def corpus(cfg: DownloadConfig) -> Corpus:
-        own = cfg.task or TaskConfig()
-        params = json.dumps(own.model_dump(), sort_keys=True)
-        source: Source = whole(task, f"{task} {VERSION} {params}", lambda: documents(task, own))
-        return Corpus(f"{task} {VERSION} {params}", [source])
-
-    return corpus
-
-
-TASKS: dict[str, Open] = {task: _open(task) for task in ("addition", "calculator")}
-"""For corpora.download: the corpora that this file makes."""
 
 
 def parse(prompt: str) -> tuple[int, int, str]:
