@@ -39,7 +39,7 @@ setup: .venv/.dev
 repro: .venv/.runtime
 	@python -m pipeline.check
 	dvc repro
-	@dvc metrics show
+	@dvc metrics show metrics/train.json metrics/eval.json
 
 test: .venv/.dev
 	python -m pytest

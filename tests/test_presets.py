@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from dvc.utils.serialize import parse_yaml
 
 from pipeline.preset import names, refuse_hybrid, render, values_of
+from reprogpt.architectures import build_model
 from reprogpt.config import Config, ConfigError, read_yaml
 from tests.conftest import ROOT, run
 
@@ -77,6 +79,22 @@ def test_a_published_recipe_is_to_the_letter(name: str) -> None:
     assert train.warmup_steps == round(375e6 / train.batch_tokens)
     assert (train.beta1, train.beta2, train.weight_decay, train.grad_clip) == (0.9, 0.95, 0.1, 1.0)
     assert (train.schedule, train.optimizer, model.dropout) == ("cosine", "adamw", 0.0)
+
+
+# Millions of parameters: OpenAI's own for GPT-2, the paper's table 2.1 for GPT-3.
+SIZES = {"gpt2-124m": 124.4, "gpt2-350m": 354.8, "gpt2-774m": 774.0, "gpt2-1558m": 1557.6,
+         "gpt3-125m": 125, "gpt3-350m": 350, "gpt3-760m": 760, "gpt3-1b3": 1300, "gpt3-2b7": 2700,
+         "gpt3-6b7": 6700, "gpt3-13b": 13000}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_published_size_has_its_parameters(name: str) -> None:
+    with torch.device("meta"):  # nothing is allocated
+        model = build_model(Config.parse(values_of(name, FOLDER)).model, 50_257)
+    padding = (-50_257 % 64) * Config.parse(values_of(name, FOLDER)).model.n_embd
+    millions = (sum(p.numel() for p in model.parameters()) - padding) / 1e6
+    # GPT-3's names are rounded: its XL is 1316M, its Small 125.2M.
+    assert millions == pytest.approx(SIZES[name], rel=2e-2 if name.startswith("gpt3") else 1e-3)
 
 
 def test_the_lecture_s_runs() -> None:
