@@ -74,7 +74,8 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
         rows = min(batch_rows, windows - first)
         idx, targets = _read_windows(stream, first, rows, block_size)
         hidden = model(idx.to(process.device))
-        nll = token_nll(hidden, model.head_weight, targets.to(process.device), model.vocab_size)
+        nll = token_nll(hidden, model.head_weight, targets.to(process.device), model.vocab_size,
+                        getattr(model, "logit_softcap", None))
         valid = targets != MASKED
         counted = torch.where(valid, bytes_of[targets.clamp(min=0)], 0)
         here = (nll.double().sum(1).cpu(), valid.sum(1), counted.sum(1))

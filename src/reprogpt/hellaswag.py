@@ -272,7 +272,8 @@ def _score_batch(model: GPT, trees: Sequence[Tree], device: torch.device) -> tup
     # Endings meet in their parents: normalize each hidden state once, however many follow it.
     unique, back = nodes.unique(return_inverse=True)
     x = hidden.flatten(0, 1)[unique.to(device)]
-    norm = log_normalizer(x, model.head_weight, model.vocab_size)
+    cap = getattr(model, "logit_softcap", None)
+    norm = log_normalizer(x, model.head_weight, model.vocab_size, cap=cap)
     back = back.to(device)
-    nll = norm[back] - target_logit(x[back], model.head_weight, targets.to(device))
+    nll = norm[back] - target_logit(x[back], model.head_weight, targets.to(device), cap)
     return slots, nll

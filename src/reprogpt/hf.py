@@ -10,6 +10,7 @@ refuses it by that name rather than computing something else.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from reprogpt.gpt2_layout import (
 from reprogpt.model import GPT, padded_vocab
 from reprogpt.tokenizers import load_tokenizer
 
-_VOCAB_ROWS = ("wte.weight", "lm_head.weight")
+_VOCAB_ROWS = re.compile(r"(wte|lm_head|value_embeds\.\d+)\.weight$")
 # The shape of a GPT-2, which every reader of config.json finds under GPT-2's own names.
 _GPT2_FIELDS = frozenset({"architecture", "n_layer", "n_head", "n_embd", "block_size", "dropout",
                           "bias", "init_from"})
@@ -117,7 +118,7 @@ def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
         tensor = left.pop(name)
         if name == "wpe.weight":
             tensor = tensor[:p.size(0)]
-        if name.endswith(_VOCAB_ROWS):
+        if _VOCAB_ROWS.search(name):
             p.zero_()
             p[:weights.vocab_size].copy_(tensor)
         elif p.shape != tensor.shape:
@@ -175,7 +176,7 @@ def _to_tensors(model: nn.Module, cfg: ModelConfig, vocab_size: int) -> dict[str
     tensors = {}
     for name, p in _state(model).items():
         tensor = p.detach().to("cpu", torch.float32)
-        if name.endswith(_VOCAB_ROWS):
+        if _VOCAB_ROWS.search(name):
             tensor = tensor[:vocab_size]
         tensors[name] = tensor.contiguous()
     return to_gpt2(tensors, cfg.bias) if _is_gpt2(cfg) else tensors

@@ -15,21 +15,28 @@ MASKED = -1
 """The target of a position that is not trained on."""
 
 
+def softcap(logits: Tensor, cap: float) -> Tensor:
+    """cap * tanh(logits / cap): no logit beyond +-cap (Gemma 2, section 2)."""
+    return cap * torch.tanh(logits / cap)
+
+
 def nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, vocab_size: int,
-        chunk_rows: int | None = None) -> Tensor:
+        chunk_rows: int | None = None, cap: float | None = None) -> Tensor:
     """Sum over the targets of -log p(target), in nats: a float32 scalar.
 
     hidden (..., C), head_weight (padded V, C), targets (...) int64 with MASKED where there is
-    nothing to learn. With ``chunk_rows``, head and loss go through that many rows at a time and
-    the logits never exist whole; same value and gradients, up to rounding.
+    nothing to learn. ``cap``: see :func:`softcap`. With ``chunk_rows``, head and loss go through
+    that many rows at a time and the logits never exist whole; same value and gradients, up to
+    rounding.
     """
     hidden, targets = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
     if chunk_rows is None:
         logits = F.linear(hidden, head_weight)[:, :vocab_size].float()
+        logits = logits if cap is None else softcap(logits, cap)
         return F.cross_entropy(logits, targets, ignore_index=MASKED, reduction="sum")
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    total: Tensor = _ChunkedNll.apply(hidden, head_weight, targets, vocab_size, chunk_rows)
+    total: Tensor = _ChunkedNll.apply(hidden, head_weight, targets, vocab_size, chunk_rows, cap)
     return total
 
 
@@ -44,7 +51,7 @@ class _ChunkedNll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head_weight: Tensor, targets: Tensor,
-                vocab_size: int, chunk_rows: int) -> Tensor:
+                vocab_size: int, chunk_rows: int, cap: float | None) -> Tensor:
         weight = head_weight.to(hidden.dtype)  # (padded V, C): whole tiles are the faster product
         backward = any(ctx.needs_input_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -52,28 +59,38 @@ class _ChunkedNll(torch.autograd.Function):
         grad_weight = torch.zeros_like(head_weight) if backward else None
         buffer = hidden.new_empty((min(chunk_rows, len(hidden)), len(weight)))
         for x, y, rows in _chunks(hidden, targets, chunk_rows):
+            valid = (y != MASKED)[:, None]
             logits = torch.mm(x, weight.t(), out=buffer[:len(x)])  # (rows, padded V)
+            bend = None
+            if cap is not None:
+                bend = torch.tanh(logits / cap)
+                torch.mul(bend, cap, out=logits)
             logits[:, vocab_size:] = float("-inf")
-            valid, each = y != MASKED, torch.arange(len(y), device=y.device)
-            index = y.clamp(min=0)
-            at_target, highest = logits[each, index].float(), logits.amax(1).float()
-            p = torch.softmax(logits.float(), 1, out=logits if logits.dtype == torch.float32 else None)
+            index = y.clamp(min=0)[:, None]
+            at_target, highest = logits.gather(1, index).float(), logits.amax(1, True).float()
+            out = logits if logits.dtype == torch.float32 else None
+            p = torch.softmax(logits, 1, dtype=torch.float32, out=out)
             # log-sum-exp from the largest probability, which is at least 1 / V and never 0
-            total += ((highest - p.amax(1).log() - at_target) * valid).sum()
+            total += ((highest - p.amax(1, True).log() - at_target) * valid).sum()
             if grad_hidden is not None and grad_weight is not None:
-                # d nll / d logits = softmax - onehot, and 0 where the target is masked
-                p[each, index] -= 1
-                grad = p.mul_(valid[:, None]).to(x.dtype) if not bool(valid.all()) else p.to(x.dtype)
+                # d nll / d logits = softmax - onehot; rows without a target are cleared in x and
+                # in the product, which are narrow, instead of here
+                grad = p.scatter_add_(1, index, -torch.ones_like(at_target)).to(x.dtype)
+                if bend is not None:
+                    grad.addcmul_(grad, bend.square_(), value=-1)  # d tanh = 1 - tanh^2
                 torch.mm(grad, weight, out=grad_hidden[rows])
-                grad_weight.addmm_(grad.t().to(grad_weight.dtype), x.to(grad_weight.dtype))
+                grad_hidden[rows] *= valid
+                left, right = grad.t(), x * valid
+                grad_weight.addmm_(left.to(grad_weight.dtype), right.to(grad_weight.dtype))
         if backward:
             ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # In place: they are this function's own, and used once.
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0], grad_weight * grads[0], None, None, None
+        return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0]), None, None, None, None
 
 
 def _chunks(hidden: Tensor, targets: Tensor, size: int) -> Any:

@@ -36,7 +36,8 @@ class NextToken(nn.Module):
     def forward(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
         """idx, targets (b, T) int64, keys (b,) int32 -> sum of nll over the valid targets."""
         x = self.model(idx, keys)
-        return nll(x, self.model.head_weight, targets, self.model.vocab_size, self.chunk_rows)
+        return nll(x, self.model.head_weight, targets, self.model.vocab_size, self.chunk_rows,
+                   getattr(self.model, "logit_softcap", None))
 
 
 class Network:
@@ -66,7 +67,7 @@ class Network:
         """The context of one micro-step: gradients are exchanged in the last one only."""
         if self.process.world_size == 1 or last:
             return contextlib.nullcontext()
-        return self._step.no_sync()  # type: ignore[no-any-return]
+        return self._step.no_sync()
 
     def warm_up(self, loader: Loader) -> None:
         """Two throw-away passes, so that every start of a run, first or resumed, computes alike.
@@ -127,7 +128,8 @@ def build_network(run: RunDir, process: Process, loader: Loader,
     return Network(model.to(device), process, cfg.seed, _resolve(run, process, loader, resolved))
 
 
-def _resolve(run: RunDir, process: Process, loader: Loader, known: dict[str, Any]) -> dict[str, Any]:
+def _resolve(run: RunDir, process: Process, loader: Loader, known: dict[str, Any]
+             ) -> dict[str, Any]:
     """What each `auto` means here; one that was resolved when the run began keeps its meaning."""
     runtime, device = run.config.runtime, process.device
     rows = -(-loader.rows // process.world_size)
