@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from reprogpt import checkpoint, hf
-from reprogpt.dropout import row_keys
 from reprogpt.evals import validation_loss
 from reprogpt.journal import Journal, Row, write_metrics
-from reprogpt.loader import Batch, Loader
+from reprogpt.loader import Loader
 from reprogpt.network import Network, build_network
-from reprogpt.optim import build_optimizer, lr_at, set_lr
+from reprogpt.optim import build_optimizer, lr_at
 from reprogpt.probes import Probes
 from reprogpt.run_dir import RunDir
 from reprogpt.runtime import (
@@ -96,7 +95,9 @@ class Trainer:
                 self._probe()
             self._start_clock()
             for batch in self.loader.ahead(steps, process.rank, process.world_size):
-                self._pending.append(self._update(batch.to(process.device)))
+                here = batch.to(process.device)
+                self._pending.append(self.net.update(here, self.step, self.optimizer,
+                                                     self.scaler, cfg))
                 self.step += 1
                 bar.update()
                 last = self.step == cfg.max_steps
@@ -115,27 +116,6 @@ class Trainer:
                                   "saved; the same command continues from there")
         if process.is_first:
             self._finish()
-
-    def _update(self, batch: Batch) -> Tensor:
-        """One optimizer step. Returns (2,) on the device: this process's share of the global
-        batch's mean loss, and the gradient's norm before clipping."""
-        cfg, net = self.cfg.train, self.net
-        share = torch.zeros((), device=self.process.device)
-        parts = list(batch.micro_steps(net.micro_batch))
-        for i, part in enumerate(parts):
-            keys = row_keys(self.cfg.seed, self.step, part.rows)
-            with net.synced(last=i == len(parts) - 1):  # forward too: see DDP.no_sync
-                loss = net(part.idx, part.targets, keys) / max(1, batch.valid)
-                # DDP averages over processes; the loss is a share of a sum, so undo that.
-                self.scaler.scale(loss * self.process.world_size).backward()
-            share += loss.detach()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.grad_clip or math.inf)
-        set_lr(self.optimizer, lr_at(self.step, cfg))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return torch.stack([share, norm.float()])
 
     def _log(self, val_loss: float = math.nan) -> None:
         """Writes the row of the current step, after checking every step since the last one."""
@@ -198,7 +178,7 @@ class Trainer:
         state = {
             "step": self.step, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-            "seconds": self.seconds, "rows": self.journal.rows, "recent": list(self.recent),
+            "seconds": self.seconds + self._stopped_at - self._tick, "rows": self.journal.rows, "recent": list(self.recent),
             "best": self.best, "resolved": self.net.resolved, "numerics": self._numerics(),
         }
         if self.process.is_first:
