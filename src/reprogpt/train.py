@@ -178,8 +178,9 @@ class Trainer:
         state = {
             "step": self.step, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-            "seconds": self.seconds + self._stopped_at - self._tick, "rows": self.journal.rows, "recent": list(self.recent),
-            "best": self.best, "resolved": self.net.resolved, "numerics": self._numerics(),
+            "seconds": self.seconds + self._stopped_at - self._tick, "best": self.best,
+            "rows": self.journal.rows, "recent": list(self.recent),
+            "resolved": self.net.resolved, "numerics": self._numerics(),
         }
         if self.process.is_first:
             checkpoint.save(self.run_dir.path, f"step_{self.step:06d}", state)
