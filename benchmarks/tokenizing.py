@@ -1,6 +1,6 @@
 """Tokenizing speed: build-nanogpt's scheme against the stage tokenize, each in turn.
 
-    python benchmarks/tokenize.py BOOKS.parquet [--workers 2] [--rounds 3] [--times 1]
+    python benchmarks/tokenizing.py BOOKS.parquet [--workers 2] [--rounds 3] [--times 1]
 
 The reference is the scheme of build-nanogpt's fineweb.py: the main process reads the rows of the
 data set and hands them to `Pool.imap(tokenize, rows, chunksize=16)`; each worker makes a Python
@@ -9,13 +9,16 @@ Ours reads raw parts that the stage download wrote before (not timed on its side
 is printed). CPU seconds are those of the main process and all its children.
 """
 
+import sys
+
+sys.path.pop(0)  # this folder: the file's own name would hide the standard library's tokenize
+
 import argparse
 import multiprocessing
 import os
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
