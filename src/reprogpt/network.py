@@ -1,6 +1,9 @@
 """The model as training runs it: with its loss, compiled, and shared among processes."""
 
 import contextlib
+import math
+import os
+import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reprogpt import hf
 from reprogpt.architectures import build_model
+from reprogpt.config import Config, TrainConfig
 from reprogpt.dropout import row_keys
-from reprogpt.loader import Loader
+from reprogpt.loader import Batch, Loader
 from reprogpt.loss import nll
+from reprogpt.mirrors import cache_dir
 from reprogpt.model import GPT
+from reprogpt.optim import lr_at, set_lr
 from reprogpt.run_dir import RunDir
 from reprogpt.runtime import Process, autocast, resolve_precision
 from reprogpt.shards import read_manifest
@@ -22,6 +28,9 @@ from reprogpt.shards import read_manifest
 CPU_CHUNK_ROWS = 128
 """Rows of logits at a time on a CPU: 128 x 50,304 float32 values are 26 MB, about a last-level
 cache. On a GPU the logits are computed whole."""
+CPU_FLOPS, COMPILE_GAIN, COMPILE_SECONDS = 6e10, 0.2, 5.0
+"""What compiling is weighed by: float32 FLOP/s of a core, the part of the blocks' time that it
+saves, and its cost per layer (docs/speed.md has the measurements)."""
 CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
 """Where the search for runtime.micro_batch: auto begins, in tokens."""
 
@@ -29,13 +38,15 @@ CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
 class NextToken(nn.Module):
     """The model and its loss as one module, so that both are compiled and wrapped together."""
 
-    def __init__(self, model: GPT, chunk_rows: int | None) -> None:
+    def __init__(self, model: GPT, chunk_rows: int | None, compile_body: bool = False) -> None:
         super().__init__()
         self.model, self.chunk_rows = model, chunk_rows
+        # A function, not a module: the parameters keep their names.
+        self._body = torch.compile(model.forward, dynamic=False) if compile_body else model.forward
 
     def forward(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
         """idx, targets (b, T) int64, keys (b,) int32 -> sum of nll over the valid targets."""
-        x = self.model(idx, keys)
+        x = self._body(idx, keys)
         return nll(x, self.model.head_weight, targets, self.model.vocab_size, self.chunk_rows,
                    getattr(self.model, "logit_softcap", None))
 
@@ -45,9 +56,12 @@ class Network:
 
     def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any]) -> None:
         self.model, self.process, self.seed, self.resolved = model, process, seed, resolved
-        chunk_rows = CPU_CHUNK_ROWS if process.device.type == "cpu" else None
-        self._step: Any = NextToken(model, chunk_rows)
-        if resolved["compile"]:
+        on_cpu, compiled = process.device.type == "cpu", bool(resolved["compile"])
+        if compiled:  # where it outlives the run: the same code is compiled once a machine
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
+        # On a CPU the loss goes in chunks, a loop that a compiler would only unroll.
+        self._step: Any = NextToken(model, CPU_CHUNK_ROWS if on_cpu else None, compiled and on_cpu)
+        if compiled and not on_cpu:
             self._step = torch.compile(self._step, dynamic=False)
 
     @property
@@ -69,6 +83,27 @@ class Network:
             return contextlib.nullcontext()
         return self._step.no_sync()
 
+    def update(self, batch: Batch, step: int, optimizer: torch.optim.Optimizer,
+               scaler: torch.amp.GradScaler, cfg: TrainConfig) -> Tensor:
+        """Forward, backward, clip, update. Returns (2,) on the device: this process's share of
+        the global batch's mean loss, and the gradient's norm before clipping."""
+        share = torch.zeros((), device=self.process.device)
+        parts = list(batch.micro_steps(self.micro_batch))
+        for i, part in enumerate(parts):
+            keys = row_keys(self.seed, step, part.rows)
+            with self.synced(last=i == len(parts) - 1):  # forward too: see DDP.no_sync
+                loss = self(part.idx, part.targets, keys) / max(1, batch.valid)
+                # DDP averages over processes; the loss is a share of a sum, so undo that.
+                scaler.scale(loss * self.process.world_size).backward()
+            share += loss.detach()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.grad_clip or math.inf)
+        set_lr(optimizer, lr_at(step, cfg))
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return torch.stack([share, norm.float()])
+
     def warm_up(self, loader: Loader) -> None:
         """Two throw-away passes, so that every start of a run, first or resumed, computes alike.
 
@@ -86,6 +121,8 @@ class Network:
                                                  static_graph=True, broadcast_buffers=False)
             for _ in range(2):  # both synchronous: static_graph refuses a first pass without
                 self._throw_away(loader)
+        elif self.resolved["compile"]:
+            self._throw_away(loader)
 
     def _fits(self, loader: Loader) -> bool:
         """One pass without the group; False when any process ran out of memory."""
@@ -136,7 +173,25 @@ def _resolve(run: RunDir, process: Process, loader: Loader, known: dict[str, Any
     limit = GPU_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS
     asked = {"precision": run.config.train.precision, "micro_batch": runtime.micro_batch,
              "compile": runtime.compile}
-    auto = {"precision": resolve_precision("auto", device), "compile": device.type == "cuda",
+    auto = {"precision": resolve_precision("auto", device),
+            "compile": device.type == "cuda" or (device.type == "cpu" and pays(run.config)),
             "micro_batch": max(1, min(rows, limit // loader.block_size))} | known
     resolve_precision(run.config.train.precision, device)
     return {key: auto[key] if value == "auto" else value for key, value in asked.items()}
+
+
+def pays(cfg: Config) -> bool:
+    """Whether a run on a CPU is long enough that compiling its blocks saves time.
+
+    Estimated from the run's size alone, never measured: a measurement would let two runs of the
+    same params differ in their last bits.
+    """
+    m = cfg.model
+    if m.architecture != "gpt" or not any(map(shutil.which, (os.environ.get("CXX", ""), "g++",
+                                                            "clang++"))):
+        return False
+    weights = 12 * m.n_layer * m.n_embd**2  # of the blocks, which is what gets compiled
+    tokens = cfg.train.max_steps * cfg.train.batch_tokens
+    flops = tokens * (6 * weights + 12 * m.n_layer * m.block_size * m.n_embd)
+    seconds = flops / (CPU_FLOPS * torch.get_num_threads())
+    return seconds * COMPILE_GAIN > COMPILE_SECONDS * m.n_layer

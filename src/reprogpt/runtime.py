@@ -4,6 +4,7 @@ Only this file reads RANK, or asks about CUDA; everything below it is handed a :
 """
 
 import contextlib
+import ctypes
 import datetime
 import os
 import platform
@@ -93,6 +94,8 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
     device = pick_device(device_setting, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    elif device.type == "cpu":
+        keep_freed_memory()
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if world > 1:
         # CPU tensors go through gloo (stop votes, statistics), CUDA tensors through NCCL.
@@ -136,6 +139,19 @@ def set_determinism(deterministic: bool, precision: str) -> None:
     tf32 = "tf32" if precision != "float32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = tf32
     torch.backends.cudnn.fp32_precision = tf32
+
+
+def keep_freed_memory() -> None:
+    """glibc keeps what a step frees for the next step, instead of giving it back to the system.
+
+    By its defaults every tensor above 32 MB is mapped anew and its pages faulted in, step after
+    step; torch frees and asks for the same sizes again. Elsewhere than on glibc: nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    malloc_options = ctypes.CDLL(None).mallopt
+    for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+        malloc_options(option, value)
 
 
 def numerics(device: torch.device) -> dict[str, str]:
