@@ -17,7 +17,7 @@ from reprogpt.generate import generate
 from reprogpt.hf import load_model, save_model
 from reprogpt.loss import MASKED, nll
 from reprogpt.model import GPT, CausalSelfAttention
-from reprogpt.rungs import RUNGS, Heads, MultiHead
+from reprogpt.rungs import RUNGS, Head, Heads, MultiHead
 
 VOCAB = 65
 SMALL = {"architecture": "head", "n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 8,
@@ -66,9 +66,21 @@ def test_exercise_1_heads_in_one_product_equal_the_loop_over_heads() -> None:
 def test_a_head_weighs_the_past_only_and_its_weights_sum_to_one() -> None:
     head = MultiHead(config()).heads[0]
     look = torch.ones(8, 8, dtype=torch.bool).tril()
-    weights = head.weights(torch.randn(2, 8, 32), look)  # type: ignore[operator]
+    x = torch.randn(2, 8, 32)
+    weights = head.weights(x, look, x)  # type: ignore[operator]
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 8))
     assert weights[:, ~look].abs().max() == 0
+
+
+def test_a_head_is_an_encoder_or_looks_elsewhere_when_told_so() -> None:
+    head = Head(32, 16)
+    x, source = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
+    q, k, v = head.query(x), head.key(source), head.value(source)
+    expected = F.scaled_dot_product_attention(q, k, v)
+    everything = torch.ones(5, 7, dtype=torch.bool)
+    torch.testing.assert_close(head(x, everything, source), expected)
+    encoder = F.scaled_dot_product_attention(q, head.key(x), head.value(x))
+    torch.testing.assert_close(head(x, torch.ones(5, 5, dtype=torch.bool)), encoder)
 
 
 @pytest.mark.parametrize("name", LOOKING)

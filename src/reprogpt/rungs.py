@@ -98,13 +98,18 @@ class Head(nn.Module):
         self.key = nn.Linear(n_embd, size, bias=False)
         self.value = nn.Linear(n_embd, size, bias=False)
 
-    def forward(self, x: Tensor, look: Tensor) -> Tensor:
-        """x (B, T, C), look (.., T, T) bool: True where t may look at s -> (B, T, size)"""
-        return self.weights(x, look) @ self.value(x)
+    def forward(self, x: Tensor, look: Tensor, source: Tensor | None = None) -> Tensor:
+        """x (B, T, C), look (.., T, S) bool: True where t may look at s -> (B, T, size).
 
-    def weights(self, x: Tensor, look: Tensor) -> Tensor:
-        """(B, T, T): row t says how much of each position goes into t; rows sum to 1."""
-        scores = self.query(x) @ self.key(x).transpose(-2, -1)  # (B, T, T)
+        A triangle for ``look`` makes a decoder, all True an encoder. Self-attention looks at x
+        itself, cross-attention at a ``source`` (B, S, C): another text, or an image.
+        """
+        source = x if source is None else source
+        return self.weights(x, look, source) @ self.value(source)
+
+    def weights(self, x: Tensor, look: Tensor, source: Tensor) -> Tensor:
+        """(B, T, S): row t says how much of each position goes into t; rows sum to 1."""
+        scores = self.query(x) @ self.key(source).transpose(-2, -1)  # (B, T, S)
         # A sum of `size` products has `size` times their variance; undone, or softmax would begin
         # as a hard choice of one position, through which little gradient flows.
         scores = scores / math.sqrt(self.size)
