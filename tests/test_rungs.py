@@ -16,7 +16,7 @@ from reprogpt.dropout import row_keys
 from reprogpt.generate import generate
 from reprogpt.hf import load_model, save_model
 from reprogpt.loss import MASKED, nll
-from reprogpt.model import GPT, CausalSelfAttention
+from reprogpt.model import GPT, CausalSelfAttention, Context
 from reprogpt.rungs import RUNGS, Head, Heads, MultiHead
 
 VOCAB = 65
@@ -60,7 +60,7 @@ def test_exercise_1_heads_in_one_product_equal_the_loop_over_heads() -> None:
     x = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
     look = torch.ones(8, 8, dtype=torch.bool).tril()
     torch.testing.assert_close(batched(x, look), loop(x, look))
-    torch.testing.assert_close(gpt2(x), loop(x, look))
+    torch.testing.assert_close(gpt2(x, Context(None, None, None, None)), loop(x, look))
 
 
 def test_a_head_weighs_the_past_only_and_its_weights_sum_to_one() -> None:
