@@ -106,8 +106,13 @@ def child(arguments: list[str]) -> None:
     own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF,
                                                       resource.RUSAGE_CHILDREN))
     cpu = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
-    unit = 1024 if sys.platform == "linux" else 1024**2
-    print("RESULT", tokens, seconds, cpu, own.ru_maxrss / unit, others.ru_maxrss / unit)
+    print("RESULT", tokens, seconds, cpu, peak_mb(), others.ru_maxrss / 1024)
+
+
+def peak_mb() -> float:
+    """This process's peak. (ru_maxrss of a child begins with what its parent had.)"""
+    status = Path("/proc/self/status").read_text()
+    return float(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def measure(side: str, options: argparse.Namespace, raw: Path) -> list[float]:
@@ -135,7 +140,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--times", type=int, default=1, help="read the file so many times over")
     parser.add_argument("--sides", nargs="*", default=["build-nanogpt", "ours, tiktoken",
-                                                       "ours, riptoken"])
+                                                       "ours, auto"])
     options = parser.parse_args()
     from reprogpt.tokenizers import gpt2_tokenizer
 

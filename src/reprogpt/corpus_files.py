@@ -12,7 +12,9 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,6 +25,7 @@ from reprogpt.raw import Document
 Opener = Callable[[], BinaryIO]
 COMPRESSED = (".gz", ".zst")
 _TEXT_CHUNK = 1 << 20
+_ZSTD_CHUNK = 1 << 17  # of compressed bytes: some text expands a hundredfold
 _ROWS = 64  # of a parquet file held at a time: its documents may be long
 
 
@@ -58,13 +61,18 @@ def read_file(name: str, opener: Opener, field: str, first: int = 0) -> Iterator
     if kind is None:
         raise ConfigError(f"{name}: is none of {', '.join(_KINDS)} (plain, .gz or .zst); convert "
                           "it, or leave it out of download.files")
+    with opener() as file, _named(name):
+        yield from _READERS[kind](name, _decompressed(name, file), field, first)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
     try:
-        with opener() as file:
-            yield from _READERS[kind](name, _decompressed(name, file), field, first)
+        yield
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: is not UTF-8 (byte {error.start} after some point: "
-                          f"{error.reason}); convert it, e.g. with iconv") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+        raise ConfigError(f"{name}: is not UTF-8 ({error.reason}); convert it, e.g. with "
+                          "iconv") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ConfigError(f"{name}: is damaged or cut short ({error}); get it again") from None
 
 
@@ -73,11 +81,43 @@ def _decompressed(name: str, file: BinaryIO) -> BinaryIO:
     if suffix == ".gz":
         return cast(BinaryIO, gzip.GzipFile(fileobj=file))
     if suffix == ".zst":
+        return cast(BinaryIO, io.BufferedReader(_Zstd(file), _TEXT_CHUNK))
+    return file
+
+
+class _Zstd(io.RawIOBase):
+    """Decompresses frame after frame, and notices (as zstandard's own reader does not) when the
+    last one is cut short."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__()
+        self._file, self._out = file, b""
+        self._frame: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
         import zstandard
 
-        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(cast(Any, stream), _TEXT_CHUNK))
-    return file
+        while not self._out:
+            data = self._file.read(_ZSTD_CHUNK)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the last zstandard frame is not complete")
+                return 0
+            while data:
+                self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+                try:
+                    self._out += self._frame.decompress(data)
+                except zstandard.ZstdError as error:
+                    raise EOFError(str(error)) from None
+                data = self._frame.unused_data if self._frame.eof else b""
+                if self._frame.eof:
+                    self._frame = None
+        count = min(len(buffer), len(self._out))
+        buffer[:count], self._out = self._out[:count], self._out[count:]
+        return count
 
 
 def _text(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
@@ -89,15 +129,10 @@ def _text_pieces(name: str, file: BinaryIO) -> Iterator[str]:
     # utf-8-sig: a byte order mark says how the file is coded and is no part of the text. No
     # translation of line ends: the text is what is in the file.
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    done = 0
-    try:
+    with _named(name):  # pieces are asked for outside read_file
         while chunk := file.read(_TEXT_CHUNK):
             yield decoder.decode(chunk)
-            done += len(chunk)
         yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: is not UTF-8 (near byte {done + error.start}); convert it, "
-                          "e.g. with iconv") from None
 
 
 def _jsonl(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:

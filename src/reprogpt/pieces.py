@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from reprogpt.encoder import Encode, encoder
+from reprogpt.encoder import encoder
 from reprogpt.files import replacing, write_bytes
 from reprogpt.mirrors import cache_dir
 from reprogpt.raw import Meta, Part, read_index, read_spans
-from reprogpt.tokenizers import GPT2_EOT, code_points
+from reprogpt.tokenizers import code_points
 
 PIECE_BYTES = 2 << 20
 _WINDOW = 1 << 16  # bytes searched at a time for a place to cut
@@ -55,6 +55,8 @@ class Job:
     eot: bool
     """Put <|endoftext|> before every document."""
     encoder: str
+    fingerprint: str
+    """Of the ids that the encoder gives."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,7 @@ def encode_piece(job: Job, piece: Piece, force: bool = False) -> Encoded:
     if spans is not None:
         own = spans[(spans[:, 0] >= piece.first) & (spans[:, 0] < piece.last)].copy()
         own[:, 0] -= piece.first
-    encode, fingerprint = encoder(job.encoding, job.encoder)
-    key = _key(job, piece, data, ends, own, fingerprint)
+    key = _key(job, piece, data, ends, own)
     path = cache_dir() / "pieces" / key[:2] / key
     # Code points are needed for the vocabulary, so those are never freed.
     there = path.with_suffix(".npz").is_file() and (
@@ -197,7 +198,7 @@ def encode_piece(job: Job, piece: Piece, force: bool = False) -> Encoded:
         with np.load(path.with_suffix(".npz")) as saved:
             documents = saved["documents"]
     else:
-        documents = _make(path, job, piece, data, ends, own, encode)
+        documents = _make(path, job, piece, data, ends, own)
     return Encoded(key, int(documents[-1, 0]), own is not None, job.encoding)
 
 
@@ -218,36 +219,36 @@ def _opened(raw_dir: str, name: str,
     return part, read_index(folder, part), read_spans(folder, part)
 
 
-def _key(job: Job, piece: Piece, data: bytes, ends: np.ndarray, spans: np.ndarray | None,
-         fingerprint: str) -> str:
-    what = ["piece 1", fingerprint, job.eot, piece.opens, hashlib.sha256(data).hexdigest(),
+def _key(job: Job, piece: Piece, data: bytes, ends: np.ndarray,
+         spans: np.ndarray | None) -> str:
+    what = ["piece 1", job.fingerprint, job.eot, piece.opens, hashlib.sha256(data).hexdigest(),
             hashlib.sha256(ends.astype("<i8").tobytes()).hexdigest(),
             None if spans is None else hashlib.sha256(spans.astype("<i8").tobytes()).hexdigest()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def _make(path: Path, job: Job, piece: Piece, data: bytes, ends: np.ndarray,
-          spans: np.ndarray | None, encode: Encode) -> np.ndarray:
+          spans: np.ndarray | None) -> np.ndarray:
     documents = np.zeros((len(ends), 3), np.int64)
-    chunks, masks = [], []
-    begin = total = 0
-    for number, end in enumerate(ends.tolist()):
-        raw = data[begin:end]
-        text = raw.decode("utf-8")
-        ids = encode(text)
-        separator = job.eot and bool(raw) and (number > 0 or piece.opens)
-        if separator:
-            chunks.append(np.array([GPT2_EOT], ids.dtype))
-        chunks.append(ids)
-        if spans is not None:
-            own = spans[spans[:, 0] == number, 1:]
-            masks += [np.zeros(int(separator), np.uint8), _mask(text, ids, own, job.encoding)]
-        total += len(ids) + separator
-        fingerprint = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big") >> 1
-        documents[number] = total, end - begin, fingerprint
-        begin = end
-    _save(path, np.concatenate(chunks).astype(_dtype(job.encoding), copy=False),
-          np.concatenate(masks) if spans is not None else None, documents)
+    starts = np.concatenate(([0], ends[:-1]))
+    fast = encoder(job.encoding, job.encoder)
+    ids, counts = fast.batch(data, ends, job.eot)
+    if job.eot and not piece.opens and counts[0]:  # a later stretch of a document
+        ids, counts[0] = ids[1:], counts[0] - 1
+    documents[:, 0] = np.cumsum(counts)
+    documents[:, 1] = ends - starts
+    documents[:, 2] = [int.from_bytes(hashlib.sha256(data[a:b]).digest()[:8], "big") >> 1
+                       for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    mask = None
+    if spans is not None:
+        masks = []
+        for number, (a, b) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            own = ids[documents[number, 0] - counts[number]:documents[number, 0]]
+            mine = spans[np.searchsorted(spans[:, 0], number):]
+            mine = mine[:np.searchsorted(mine[:, 0], number, "right"), 1:]
+            masks.append(_mask(data[a:b].decode("utf-8"), own, mine, job))
+        mask = np.concatenate(masks)
+    _save(path, ids.astype(_dtype(job.encoding), copy=False), mask, documents)
     return documents
 
 
@@ -276,18 +277,20 @@ def without_unknown(encoded: Encoded, characters: str) -> Encoded:
     return fewer
 
 
-def _mask(text: str, ids: np.ndarray, spans: np.ndarray, encoding: str) -> np.ndarray:
+def _mask(text: str, ids: np.ndarray, spans: np.ndarray, job: Job) -> np.ndarray:
     """(tokens,) uint8: 1 where the first byte of a token lies in a span of characters."""
     marked = np.zeros(len(text), np.uint8)
     for start, end in spans.tolist():
         marked[start:end] = 1
-    if encoding == "char":
+    if job.encoding == "char":
         return marked
     widths = [len(character.encode("utf-8")) for character in text]
     of_bytes = np.repeat(marked, widths)
-    sizes = _token_sizes()[ids]
-    firsts: np.ndarray = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-    return of_bytes[firsts]
+    separator = int(job.eot and len(ids) > 0)  # is no target: nothing is asked before a document
+    sizes = _token_sizes()[ids[separator:]]
+    mask = np.zeros(len(ids), np.uint8)
+    mask[separator:] = of_bytes[np.cumsum(sizes) - sizes]
+    return mask
 
 
 @functools.cache

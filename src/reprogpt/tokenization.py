@@ -43,11 +43,11 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         return _adopt(cfg, meta, out_dir)
     workers = worker_count(runtime.workers if runtime else 1)
     choice = runtime.encoder if runtime else "auto"
-    encode, _ = encoder(cfg.encoding, choice)  # one that cannot be had fails here, at once
-    cut_at = tail_cut(cfg, raw_dir, meta, encode)
+    fast = encoder(cfg.encoding, choice)  # one that cannot be had fails here, at once
+    cut_at = tail_cut(cfg, raw_dir, meta, fast.text)
     # A lone document that is cut in two needs no separator (and nanoGPT's has none).
     eot = cfg.encoding == "gpt2" and not (cut_at and meta.documents == 1)
-    job = Job(str(raw_dir), cfg.encoding, eot, choice)
+    job = Job(str(raw_dir), cfg.encoding, eot, choice, fast.fingerprint)
     pieces = list(cut(raw_dir, meta, cut_at, piece_bytes))
     with Processes(1 if meta.bytes < SMALL else workers) as processes:
         results = _encode(job, pieces, processes, meta.bytes)
