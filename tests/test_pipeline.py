@@ -285,9 +285,9 @@ class TestRun:
         assert would_run(project) == stages
 
     def test_editing_a_source_reruns_the_stages_that_import_it(self, project: Path) -> None:
-        source = project / "src/reprogpt/samples.py"
+        source = project / "src/reprogpt/hellaswag.py"
         source.write_text(source.read_text() + "\n# edited\n")
-        assert would_run(project) == {"sample"}
+        assert would_run(project) == {"evaluate"}
 
     def test_editing_the_typed_params_reruns_nothing(self, project: Path) -> None:
         source = project / "src/reprogpt/config.py"
@@ -360,6 +360,10 @@ class TestRun:
         assert done.returncode == 0, done.stdout + done.stderr
         locked = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["train"]["params"]
         assert locked["params.yaml"]["train"]["max_steps"] == 60
+        edit(project, "train.max_steps", "20")
+        done = dvc(project, "repro")  # what was run before is taken from the run-cache
+        assert "Running stage" not in done.stdout
+        assert (project / "dvc.lock").read_bytes() == lock
 
 
 def wait_for(done: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
