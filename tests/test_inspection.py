@@ -1,0 +1,83 @@
+"""A checkpoint's page, and its pictures, read back by the formats' own rules."""
+
+import struct
+import xml.etree.ElementTree as ET
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reprogpt.architectures import build_model
+from reprogpt.config import ModelConfig
+from reprogpt.hf import save_model
+from reprogpt.inspection import inspect
+from reprogpt.pictures import curves, grey
+from reprogpt.tokenizers import CharTokenizer
+from tests.conftest import ROOT, run
+
+
+def decode(png: bytes) -> np.ndarray:
+    """Our PNGs back as pixels; every chunk's checksum is verified."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    place, data, width, height = 8, b"", 0, 0
+    while place < len(png):
+        length, kind = struct.unpack(">I4s", png[place:place + 8])
+        body = png[place + 8:place + 8 + length]
+        assert zlib.crc32(kind + body) == struct.unpack(">I", png[place + 8 + length:][:4])[0]
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", body[:8])
+            assert body[8:] == bytes([8, 0, 0, 0, 0])
+        data += body if kind == b"IDAT" else b""
+        place += length + 12
+    rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(height, width + 1)
+    assert not rows[:, 0].any()
+    return rows[:, 1:]
+
+
+def test_a_matrix_becomes_its_picture() -> None:
+    values = np.linspace(-1, 1, 12).reshape(3, 4)
+    pixels = decode(grey(values, 2))
+    assert pixels.shape == (6, 8)
+    assert pixels[0, 0] == 0
+    assert pixels[-1, -1] == 255
+    assert (np.diff(pixels[::2, ::2].ravel().astype(int)) > 0).all()
+    assert (pixels[::2, ::2] == pixels[1::2, 1::2]).all()
+    assert not decode(grey(np.zeros((2, 2)))).any()
+
+
+def test_curves_are_a_drawing_with_a_line_for_each() -> None:
+    root = ET.fromstring(curves({"a": [0.0, 1.0, 0.5], "b": [1.0, 0.0, 0.0]}))
+    lines = [e for e in root if e.tag.endswith("polyline")]
+    heights = [float(p.split(",")[1]) for p in lines[0].attrib["points"].split()]
+    assert len(lines) == 2
+    assert heights[1] < heights[2] < heights[0]
+
+
+@pytest.mark.parametrize("architecture", ["gpt", "bigram", "layernorm"])
+def test_a_model_is_shown_with_every_tensor(architecture: str, tmp_path: Path) -> None:
+    cfg = ModelConfig(architecture=architecture, n_layer=2, n_head=2, n_embd=16, block_size=8,
+                      dropout=0.0, bias=True, init_from=None)
+    tokenizer = CharTokenizer("abc d")
+    tokenizer.save(tmp_path / "tokenizer")
+    model = build_model(cfg, tokenizer.n_vocab)
+    model.init_weights(torch.Generator().manual_seed(0))
+    save_model(tmp_path / "model", model, cfg, tmp_path / "tokenizer")
+    page = inspect(tmp_path / "model", tmp_path / "out", "a cab")
+    assert f"{model.num_parameters():,} parameters" in page
+    for name, _ in model.named_parameters():
+        assert f"`{name}`" in page
+    pictures = {p.name for p in (tmp_path / "out").iterdir()}
+    assert "tokens.png" in pictures
+    assert all(name in page for name in pictures - {"README.md"})
+    if architecture == "gpt":
+        assert decode((tmp_path / "out/positions.png").read_bytes()).shape == (8, 16)
+        assert decode((tmp_path / "out/attention.png").read_bytes()).shape == (48, 16)
+
+
+def test_the_command_says_what_is_missing_in_one_line(tmp_path: Path) -> None:
+    done = run("python", "-m", "pipeline.inspect_model", str(tmp_path / "none"), cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert "no config.json" in done.stderr
