@@ -62,7 +62,10 @@ def encoder(encoding: str, choice: str = "auto") -> Encoder:
             problem = "is not installed" if fast is None else "gives other ids than tiktoken"
             raise ValueError(f"params.yaml: runtime.encoder='riptoken' {problem}; "
                              "set it to auto, or install riptoken")
-    table = WordTable(words, GPT2_EOT)
+    # Private, but all of tiktoken's encode_ordinary without the search for words; without it (or
+    # if it changed) the table would be slower, or refused below.
+    merge = getattr(tokenizer.encoding, "_encode_single_piece", None)
+    table = WordTable(words, GPT2_EOT, encode_word=merge)
     # The table knows GPT-2's pattern; were tiktoken's to change, it would be noticed here.
     good = _agrees(lambda t: table.encode(*_as_batch(t), False)[0], tokenizer)
     return Encoder(text, table.encode if good else _one_by_one(text), tokenizer.fingerprint)

@@ -18,6 +18,7 @@ the words of ASCII text are by the pattern
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -26,6 +27,8 @@ _LETTER, _DIGIT, _MARK, _SPACE, _BORDER = 1, 2, 3, 4, 5
 BORDER = 0xFF  # stands between documents; no byte of UTF-8
 _SHORT = 15  # bytes of a key: two 64-bit words, less one byte for its length
 _PROBES = 4
+_CHUNK = 1 << 18  # bytes at a time: the arrays made of them stay in the processor's cache
+_SAFE = re.compile(rb"[!-~][ \n]")
 _COUNT_BITS = 24  # of an entry: how many ids it has; the rest is its place in the pool
 _REMEMBERED = 64  # bytes: a longer stretch will hardly come again
 
@@ -47,8 +50,11 @@ _MASK = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 class WordTable:
     """``encode(data, ends)`` as below, by ``encode_text`` (tiktoken's encode_ordinary)."""
 
-    def __init__(self, encode_text: Callable[[str], Iterable[int]], eot: int, bits: int = 18):
+    def __init__(self, encode_text: Callable[[str], Iterable[int]], eot: int, bits: int = 19,
+                 encode_word: Callable[[bytes], Iterable[int]] | None = None):
+        """``encode_word`` merges one word of the pattern without looking for words in it."""
         self._encode_text, self._eot, self._bits = encode_text, eot, bits
+        self._encode_word = encode_word or (lambda key: encode_text(key.decode("utf-8")))
         self._clear()
 
     def _clear(self) -> None:
@@ -67,20 +73,36 @@ class WordTable:
         how many of them each document has. With ``eot``, <|endoftext|> begins every document
         that is not empty.
         """
+        counts = np.zeros(len(ends), np.int64)
+        chunks = [np.zeros(0, np.uint16)]
+        start = 0
+        while start < len(data):
+            stop = _chunk_end(data, start, ends)
+            first, last = np.searchsorted(ends, start, "right"), np.searchsorted(ends, stop) + 1
+            inner = np.minimum(ends[first:last], stop) - start
+            opens = start == (ends[first - 1] if first else 0)
+            ids, numbers = self._encode(data[start:stop], inner, eot, opens)
+            chunks.append(ids)
+            counts[first:last] += numbers
+            start = stop
+        return np.concatenate(chunks), counts
+
+    def _encode(self, data: bytes, ends: np.ndarray, eot: bool,
+                opens: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The same for one chunk; without ``opens`` its first document began before it."""
         text = _with_borders(data, ends)
         starts = _word_starts(text)
         sizes = np.diff(starts, append=len(text))
         borders = text[starts] == BORDER
         where = self._find(text, starts, sizes, borders)
-        filled = np.diff(ends, prepend=0) > 0
-        where[borders] = np.where(filled & eot, 1, 0)  # the pool begins with <|endoftext|>
+        separated = (np.diff(ends, prepend=0) > 0) & eot
+        separated[0] &= opens
+        where[borders] = separated  # one id at place 0, where the pool has <|endoftext|>
         counts = where & ((1 << _COUNT_BITS) - 1)
         stops = np.cumsum(counts)
-        total = int(stops[-1]) if len(stops) else 0
         shift = np.repeat((where >> _COUNT_BITS) - (stops - counts), counts)
-        ids = self._pool[shift + np.arange(total)]
-        firsts = np.flatnonzero(borders)
-        return ids, np.add.reduceat(counts, firsts) if len(firsts) else np.zeros(0, np.int64)
+        ids = self._pool[shift + np.arange(stops[-1])]
+        return ids, np.add.reduceat(counts, np.flatnonzero(borders))
 
     def _find(self, text: np.ndarray, starts: np.ndarray, sizes: np.ndarray,
               borders: np.ndarray) -> np.ndarray:
@@ -150,7 +172,8 @@ class WordTable:
 
     def _store(self, keys: list[bytes]) -> np.ndarray:
         """Encodes words into the pool: (keys,) int64 places."""
-        ids = [list(self._encode_text(key.decode("utf-8"))) for key in keys]
+        ids = [list(self._encode_word(key) if _is_word(key) else
+                    self._encode_text(key.decode("utf-8"))) for key in keys]
         counts = np.fromiter(map(len, ids), np.int64, len(ids))
         flat = np.fromiter(itertools.chain.from_iterable(ids), np.uint16, int(counts.sum()))
         while self._filled + len(flat) > len(self._pool):
@@ -169,6 +192,22 @@ class WordTable:
         return where
 
 
+def _is_word(key: bytes) -> bool:
+    """Not a stretch that was kept whole."""
+    return key.isascii() and b"\x7f" not in key
+
+
+def _chunk_end(data: bytes, start: int, ends: np.ndarray) -> int:
+    """Where the chunk that begins at ``start`` ends: after whole documents, or at a safe cut."""
+    if len(data) - start <= _CHUNK:
+        return len(data)
+    before = int(np.searchsorted(ends, start + _CHUNK, "right"))
+    if before and ends[before - 1] > start:
+        return int(ends[before - 1])
+    found = _SAFE.search(data, start + _CHUNK, int(ends[before]))
+    return found.start() + 1 if found else int(ends[before])
+
+
 def _with_borders(data: bytes, ends: np.ndarray) -> np.ndarray:
     """The documents as (bytes + documents,) uint8, each with BORDER before it."""
     starts = ends - np.diff(ends, prepend=0)
@@ -177,8 +216,6 @@ def _with_borders(data: bytes, ends: np.ndarray) -> np.ndarray:
 
 def _word_starts(text: np.ndarray) -> np.ndarray:
     """Where a word (or border, or stretch with other than ASCII) begins: (words,) int64."""
-    if not len(text):
-        return np.zeros(0, np.int64)
     classes = _CLASS[text]
     changes = np.flatnonzero(classes[1:] != classes[:-1]) + 1
     begins = np.concatenate(([0], changes))
