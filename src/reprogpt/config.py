@@ -297,11 +297,25 @@ class RuntimeConfig(Section):
     """Tokenizing processes: auto is one per core."""
     encoder: Literal["auto", "tiktoken", "riptoken"] = "auto"
     """auto is riptoken where it is installed and gives tiktoken's ids on a sample."""
+    tokenize_executor: Literal["local", "datatrove", "slurm"] = "local"
+    """Where pieces are tokenized: processes of this machine (`workers`), tasks of datatrove's local
+    executor, or of its Slurm executor; see docs/data.md. The shards are the same."""
+    tokenize_tasks: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Tasks of the executors datatrove and slurm."""
+    slurm_partition: str | None = None
+    """The partition that tokenize_executor slurm submits to."""
+    slurm_time: Annotated[str, Field(pattern=r"^[0-9:-]+$")] = "04:00:00"
+    """The most time that one task of tokenize_executor slurm may take."""
     checkpoint_interval: Count
     """Steps between checkpoints: what a kill can cost."""
     launcher: Literal["torchrun", "slurm"]
     resume: str | None
     """Continue the unfinished run with this fingerprint, under edited code."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Several processes: ddp gives each a whole model, fsdp cuts weights, gradients and optimizer
+    state up among them, for models that do not fit otherwise."""
+    shard_optimizer: bool = False
+    """Under ddp: cut AdamW's state up among the processes."""
     keep_checkpoints: Count = 2
     """How many of the last checkpoints of a run stay on disk."""
     max_restarts: Counts0 = 3
@@ -312,6 +326,13 @@ class RuntimeConfig(Section):
     """At most this many tokens go through the model at a time when it is evaluated."""
     verify: Literal["sampled", "full"] = "sampled"
     """How much of each shard is checked against its checksum before training opens it."""
+
+    @model_validator(mode="after")
+    def _partition(self) -> Self:
+        if self.tokenize_executor == "slurm" and not self.slurm_partition:
+            raise ValueError("slurm_partition||must be set when tokenize_executor is 'slurm'"
+                             "||name a partition that `sinfo` lists")
+        return self
 
 
 class Config(Section):
@@ -338,6 +359,20 @@ class Config(Section):
                 close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
                 fix = f"did you mean {close[0]}?" if close else "choose one of them"
                 raise ValueError(f"{key}||must be {', '.join(known[:-1])} or {known[-1]}||{fix}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_sharing(self) -> Self:
+        runtime = self.runtime
+        if self.train.optimizer == "muon" and (runtime.parallel == "fsdp" or runtime.shard_optimizer):
+            raise ValueError("train.optimizer||needs whole matrices on every process, and "
+                             "runtime.parallel fsdp or shard_optimizer cuts them up||set it to "
+                             "adamw, or runtime to parallel ddp without shard_optimizer")
+        probed = [name for name in ("hellaswag_interval", "sample_interval")
+                  if getattr(self.train, name) is not None]
+        if probed and runtime.parallel == "fsdp":
+            raise ValueError(f"train.{probed[0]}||needs a whole model, which runtime.parallel fsdp "
+                             "cuts up||leave it out, or set runtime.parallel to ddp")
         return self
 
     @model_validator(mode="after")

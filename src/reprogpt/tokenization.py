@@ -16,6 +16,7 @@ from reprogpt.assembly import (
     make_shard,
     place_shard,
 )
+from reprogpt.cluster import Tasks
 from reprogpt.config import RuntimeConfig, TokenizeConfig
 from reprogpt.encoder import encoder
 from reprogpt.executors import Processes, worker_count
@@ -50,7 +51,9 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     job = Job(str(raw_dir), cfg.encoding, eot, choice, fast.fingerprint)
     pieces = list(cut(raw_dir, meta, cut_at, piece_bytes))
     with Processes(1 if meta.bytes < SMALL else workers) as processes:
-        results = _encode(job, pieces, processes, meta.bytes)
+        apart = runtime is not None and runtime.tokenize_executor != "local"
+        executor = Tasks(runtime, workers) if runtime and apart else processes
+        results = _encode(job, pieces, executor, meta.bytes)
         decide = splitter(cfg, raw_dir, meta, cut_at, zip(pieces, results, strict=True))
         tokenizer: Tokenizer = gpt2_tokenizer()
         unknown = 0
@@ -80,10 +83,10 @@ def _adopt(cfg: TokenizeConfig, meta: Meta, out_dir: Path) -> Manifest:
     return _finish(out_dir, shards, totals, tokenizer, meta)
 
 
-def _encode(job: Job, pieces: list[Piece], processes: Processes, size: int) -> list[Encoded]:
+def _encode(job: Job, pieces: list[Piece], executor: Processes | Tasks, size: int) -> list[Encoded]:
     results = []
     with tqdm(desc="tokenize", total=size, unit="B", unit_scale=True) as bar:
-        done = processes.map(functools.partial(encode_piece, job), pieces)
+        done = executor.map(functools.partial(encode_piece, job), pieces)
         for piece, encoded in zip(pieces, done, strict=True):
             results.append(encoded)
             bar.update(piece.end - piece.start)
