@@ -1,6 +1,10 @@
 """The stage tokenize: what the shards hold, by tiktoken and by llm.c's format alone."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +203,47 @@ def test_a_grown_corpus_keeps_its_validation_set_and_its_full_shards(tmp_path):
     assert list(b.of("train")[:len(full)]) == full
     one = tmp_path / "a/train_000000.bin"
     assert one.stat().st_ino == (tmp_path / "b/train_000000.bin").stat().st_ino
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import reprogpt.pieces as pieces
+from tests.test_tokenization import config, tokenize
+made = pieces._make
+def slowly(*arguments):
+    time.sleep(0.05)
+    return made(*arguments)
+pieces._make = slowly
+tokenize(config(), Path(sys.argv[1]), Path(sys.argv[2]), piece_bytes=1000)
+"""
+
+
+def test_a_killed_run_goes_on_at_the_last_finished_piece(tmp_path, monkeypatch):
+    folder = raw(tmp_path / "raw", [f"text number {n}, " * 60 for n in range(60)])
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(tmp_path / "out")],
+                             env=environment, stderr=subprocess.DEVNULL)
+    pieces = tmp_path / "cache/pieces"
+    deadline = time.monotonic() + 60
+    while len(list(pieces.rglob("*.npz"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    done = len(list(pieces.rglob("*.npz")))
+    assert 5 <= done < 60
+    assert not (tmp_path / "out/manifest.json").exists()
+    import reprogpt.pieces
+
+    made, real = [], reprogpt.pieces._make
+    monkeypatch.setattr("reprogpt.pieces._make", lambda *a: made.append(a) or real(*a))
+    resumed = tokenize(config(), folder, tmp_path / "out", piece_bytes=1000)
+    assert len(made) == 60 - done
+    monkeypatch.setenv("REPROGPT_CACHE", str(tmp_path / "fresh"))
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh/files").symlink_to(tmp_path / "cache/files")
+    assert tokenize(config(), folder, tmp_path / "out2", piece_bytes=1000) == resumed
 
 
 def test_freed_pieces_are_encoded_again_when_a_shard_is_lost(tmp_path):
