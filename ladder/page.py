@@ -12,6 +12,7 @@ from ladder.rungs import DVC_FILE, METRICS, SAMPLES, names, params
 from pipeline import ROOT
 from pipeline.sealed import Seal
 from reprogpt.files import write_bytes
+from reprogpt.pictures import bars
 
 PUBLISHED = {
     "bigram": 2.491, "head": 2.423, "multihead": 2.317, "feedforward": 2.280, "blocks": 2.328,
@@ -76,22 +77,8 @@ def page(rungs: dict[str, dict[str, Any]]) -> str:
 
 def drawing(rungs: dict[str, dict[str, Any]]) -> str:
     """A bar for each rung's loss, and a tick where the published one lies, as SVG."""
-    left, scale, step = 110, 200, 30
-    height = step * len(rungs) + 40
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{height}" '
-             'font-family="sans-serif" font-size="13">',
-             f'<rect width="720" height="{height}" fill="white"/>']
-    for row, (name, r) in enumerate(rungs.items()):
-        y, width = step * row + 10, scale * r["val_loss"]
-        lines += [f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>',
-                  f'<rect x="{left}" y="{y}" width="{width:.0f}" height="20" fill="#4c78a8"/>',
-                  f'<text x="{left + 6}" y="{y + 15}" fill="white">{r["val_loss"]:.3f}</text>']
-        if name in PUBLISHED:
-            x = left + scale * PUBLISHED[name]
-            lines.append(f'<path d="M{x:.0f} {y - 3}v26" stroke="#e45756" stroke-width="3"/>')
-    lines += [f'<text x="{left}" y="{height - 12}">validation loss, nats a character; '
-              '<tspan fill="#e45756">red: published</tspan></text>', "</svg>"]
-    return "\n".join(lines) + "\n"
+    return bars({name: r["val_loss"] for name, r in rungs.items()}, PUBLISHED,
+                "validation loss, nats a character; red: published")
 
 
 def _figures(rungs: dict[str, dict[str, Any]]) -> str:

@@ -1,11 +1,11 @@
 """Which files of this project a stage's result depends on: the import closure of its script.
 
-    python -m pipeline.closure          shows where dvc.yaml's code deps differ from it
+    python -m pipeline.closure          shows where the code deps in dvc.yaml differ from it
     python -m pipeline.closure --write  puts them right
 
-dvc.yaml lists them file by file: a folder would rerun a stage for files that it never reads.
-Imports inside functions count, and so does a module started by name ("reprogpt.train" given to
-`python -m`). Imports under TYPE_CHECKING do not.
+dvc.yaml and ladder/dvc.yaml list them file by file: a folder would rerun a stage for files that
+it never reads. Imports inside functions count, and so does a module started by name
+("reprogpt.train" given to `python -m`). Imports under TYPE_CHECKING do not.
 """
 
 import ast
@@ -24,6 +24,7 @@ EXEMPT = {
     "src/reprogpt/agent.py": "how processes are watched; what they compute is train.py's",
     "src/reprogpt/run_dir.py": "where a run is kept, not what is in it",
     "src/reprogpt/signals.py": "how a run is stopped; a resumed run ends with the same weights",
+    "ladder/__init__.py": "empty but for its docstring",
     "pipeline/__init__.py": "the border that every stage passes: params in, seal, exit codes",
     "pipeline/preset.py": "writes params.yaml, whose values are tracked",
     "pipeline/sealed.py": "fails a stage whose inputs moved; never changes a result",
@@ -34,6 +35,7 @@ NOT_FOLLOWED = {
 }
 EXEMPT |= NOT_FOLLOWED
 STAGES = ("download", "tokenize", "train", "evaluate", "sample")
+LADDER_STAGES = ("tokens", "climb", "page")
 
 
 def closure(script: Path, root: Path) -> set[str]:
@@ -55,10 +57,10 @@ def closure(script: Path, root: Path) -> set[str]:
     return found
 
 
-def code_deps(stage: str, root: Path) -> list[str]:
+def code_deps(stage: str, root: Path, scripts: str = "pipeline") -> list[str]:
     """What dvc.yaml lists for ``stage``: the closure of its script, less what is exempt."""
-    files = closure(root / "pipeline" / f"{stage}.py", root) - EXEMPT.keys()
-    return sorted(files, key=lambda f: (not f.startswith("pipeline/"), f))
+    files = closure(root / scripts / f"{stage}.py", root) - EXEMPT.keys()
+    return sorted(files, key=lambda f: (f.startswith("src/"), f))
 
 
 def _modules(tree: ast.AST) -> Iterator[str]:
@@ -100,28 +102,34 @@ def _files(module: str, root: Path) -> Iterator[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """0 if dvc.yaml lists every stage's closure, else 1 and the difference."""
+    """0 if every dvc.yaml lists its stages' closures, else 1 and the difference."""
+    write = arguments == ["--write"]
+    wrong = [_compare(Path("dvc.yaml"), "pipeline", STAGES, write),
+             _compare(Path("ladder/dvc.yaml"), "ladder", LADDER_STAGES, write)]
+    return int(any(wrong) and not write)
+
+
+def _compare(dvc_file: Path, scripts: str, stages: tuple[str, ...], write: bool) -> bool:
+    """Whether a file's code deps were wrong; says how, and puts them right when asked to."""
     from ruamel.yaml import YAML
 
-    root, dvc_file = Path(), Path("dvc.yaml")
     yaml = YAML()
     yaml.width = 100
     yaml.indent(mapping=2, sequence=4, offset=2)
     pipeline = yaml.load(dvc_file.read_text(encoding="utf-8"))
     wrong = False
-    for stage in STAGES:
-        deps = pipeline["stages"][stage]["deps"]
-        listed, wanted = [dep for dep in deps if dep.endswith(".py")], code_deps(stage, root)
+    for stage in stages:
+        deps, wanted = pipeline["stages"][stage]["deps"], code_deps(stage, Path(), scripts)
+        listed = [dep for dep in deps if dep.endswith(".py")]
         if set(listed) != set(wanted):
             wrong = True
             for sign, files in (("-", set(listed) - set(wanted)), ("+", set(wanted) - set(listed))):
                 print("\n".join(f"{stage}: {sign} {file}" for file in sorted(files)))
             deps[:] = wanted + [dep for dep in deps if not dep.endswith(".py")]
-    if wrong and arguments == ["--write"]:
+    if wrong and write:
         with dvc_file.open("w", encoding="utf-8") as file:
             yaml.dump(pipeline, file)
-        return 0
-    return int(wrong)
+    return wrong
 
 
 if __name__ == "__main__":

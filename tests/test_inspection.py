@@ -13,7 +13,7 @@ from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
 from reprogpt.hf import save_model
 from reprogpt.inspection import inspect
-from reprogpt.pictures import curves, grey
+from reprogpt.pictures import bars, curves, grey
 from reprogpt.tokenizers import CharTokenizer
 from tests.conftest import ROOT, run
 
@@ -53,6 +53,14 @@ def test_curves_are_a_drawing_with_a_line_for_each() -> None:
     heights = [float(p.split(",")[1]) for p in lines[0].attrib["points"].split()]
     assert len(lines) == 2
     assert heights[1] < heights[2] < heights[0]
+
+
+def test_bars_are_as_long_as_their_values_and_marks_stand_where_they_say() -> None:
+    root = ET.fromstring(bars({"a": 2.0, "b": 1.0, "c": 0.01}, {"b": 2.0}, "seconds"))
+    widths = [float(e.attrib["width"]) for e in root if e.attrib.get("height") == "20"]
+    assert widths[0] == pytest.approx(2 * widths[1])
+    (mark,) = [e for e in root if e.tag.endswith("path")]
+    assert float(mark.attrib["d"][1:].split()[0]) == pytest.approx(150 + widths[0])
 
 
 @pytest.mark.parametrize("architecture", ["gpt", "bigram", "layernorm"])

@@ -44,3 +44,26 @@ def curves(lines: Mapping[str, Sequence[float]], width: int = 720, height: int =
         parts += [f'<polyline points="{points}" fill="none" stroke="{color}"/>',
                   f'<text x="{10 + 110 * i}" y="{height + 15}" fill="{color}">{name}</text>']
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def bars(values: Mapping[str, float], marks: Mapping[str, float], caption: str,
+         digits: int = 3) -> str:
+    """A bar a name with its value in it, and a red tick where ``marks`` has a value, as SVG."""
+    left, step, width = 150, 30, 720
+    scale = (width - left - 70) / max([*values.values(), *marks.values()])
+    height = step * len(values) + 40
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+             'font-family="sans-serif" font-size="13">',
+             f'<rect width="{width}" height="{height}" fill="white"/>']
+    for row, (name, value) in enumerate(values.items()):
+        y, end = step * row + 10, scale * value
+        inside = end > 60
+        parts += [f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>',
+                  f'<rect x="{left}" y="{y}" width="{end:.1f}" height="20" fill="{COLORS[0]}"/>',
+                  f'<text x="{left + (6 if inside else end + 8):.1f}" y="{y + 15}" '
+                  f'fill="{"white" if inside else "black"}">{value:,.{digits}f}</text>']
+        if name in marks:
+            parts.append(f'<path d="M{left + scale * marks[name]:.1f} {y - 3}v26" '
+                         f'stroke="{COLORS[3]}" stroke-width="3"/>')
+    parts += [f'<text x="{left}" y="{height - 12}">{caption}</text>', "</svg>"]
+    return "\n".join(parts) + "\n"

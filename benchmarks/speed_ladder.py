@@ -1,0 +1,156 @@
+"""Lecture 2's speed ladder on the machine at hand, one rung after the other.
+
+    python benchmarks/speed_ladder.py                       # sized for the device that is found
+    python benchmarks/speed_ladder.py --layers 12 --width 768 --rows 16 --block 1024
+    python benchmarks/speed_ladder.py --svg speed.svg       # and draws it
+
+Every rung keeps what the rungs before it gained. Times are medians of whole optimizer steps; the
+lecture's are of GPT-2 (124M) at 16 x 1024 tokens on one A100.
+"""
+
+import argparse
+import contextlib
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import reprogpt.model
+from reprogpt.config import ModelConfig
+from reprogpt.loss import nll
+from reprogpt.optim import decay_groups
+from reprogpt.pictures import bars
+from reprogpt.runtime import autocast, peak_flops, pick_device, synchronize
+
+VOCAB = 50257
+LECTURE = {"float32": 1000, "TF32": 333, "bfloat16": 300, "compile": 130, "flash attention": 96,
+           "padded vocabulary": 93, "fused AdamW": 90}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What is switched on."""
+
+    name: str = "float32"
+    precision: str = "float32"
+    tf32: bool = False
+    compile: bool = False
+    flash: bool = False
+    multiple: int = 1
+    fused: bool = False
+    chunk: int | None = None
+    accumulate: int = 1
+
+
+def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Rung]:
+    """The ladder for this device: what it cannot do is left out."""
+    yield (r := Rung())
+    if device.type == "cuda":
+        yield (r := replace(r, name="TF32", tf32=True))
+    yield (r := replace(r, name="bfloat16", precision="bfloat16"))
+    if device.type == "cpu":  # emulated on most: so the next rungs stand on float32 again
+        r = replace(r, precision="float32")
+    if compiling and (device.type == "cuda" or shutil.which("g++")):
+        yield (r := replace(r, name="compile", compile=True))
+    yield (r := replace(r, name="flash attention", flash=True))
+    yield (r := replace(r, name="padded vocabulary", multiple=64))
+    yield (r := replace(r, name="fused AdamW", fused=True))
+    if device.type == "cpu":  # not in the lecture: loss.py, head and loss in parts
+        yield (r := replace(r, name="loss in chunks", chunk=128))
+    yield replace(r, name=f"{accumulate} micro-steps", accumulate=accumulate)
+
+
+def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Callable[[], None]:
+    """One optimizer step of this rung, as a function to be timed."""
+    reprogpt.model.VOCAB_MULTIPLE = rung.multiple
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if rung.tf32 else "ieee"
+    model = reprogpt.model.GPT(cfg, VOCAB)
+    model.init_weights(torch.Generator().manual_seed(0))
+    model.to(device)
+    optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=6e-4, fused=rung.fused,
+                                  foreach=None if rung.fused else False)
+    tokens = torch.randint(VOCAB, (rows, cfg.block_size + 1), device=device)
+
+    def loss() -> torch.Tensor:
+        x = model(tokens[:, :-1])
+        return nll(x, model.head_weight, tokens[:, 1:], VOCAB, rung.chunk) / tokens[:, 1:].numel()
+
+    run = torch.compile(loss, dynamic=False) if rung.compile else loss
+
+    def step() -> None:
+        kernels = contextlib.nullcontext() if rung.flash else sdpa_kernel(SDPBackend.MATH)
+        for _ in range(rung.accumulate):
+            with kernels, autocast(device, rung.precision):
+                (run() / rung.accumulate).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure(step: Callable[[], None], device: torch.device, repeats: int) -> float:
+    """Seconds a step: the median, after three that warm up."""
+    seconds = []
+    for i in range(repeats + 3):
+        synchronize(device)
+        began = time.perf_counter()
+        step()
+        synchronize(device)
+        if i >= 3:
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def main() -> None:
+    options = parse()
+    device = pick_device(options.device)
+    large = device.type == "cuda"
+    rows, block = options.rows or (16 if large else 4), options.block or (1024 if large else 256)
+    width, layers = options.width or (768 if large else 256), options.layers or (12 if large else 4)
+    cfg = ModelConfig(architecture="gpt", n_layer=layers, n_head=width // 64, n_embd=width,
+                      block_size=block, dropout=0.0, bias=True, init_from=None)
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if large else f"CPU, {threads} threads"
+    print(f"{layers} layers, {width} wide, {rows} x {block} tokens a micro-step, on {name}\n")
+    print(f"{'':20}{'ms':>9}{'tokens/s':>12}{'MFU':>8}{'lecture ms':>12}")
+    times, peak = {}, peak_flops(device)
+    for rung in rungs(device, options.accumulate, not options.no_compile):
+        torch.compiler.reset()
+        seconds = measure(step_of(rung, cfg, rows, device), device, options.repeats)
+        speed = rows * block * rung.accumulate / seconds
+        times[rung.name] = seconds * 1000
+        flops = reprogpt.model.GPT(cfg, VOCAB).flops_per_token(block)
+        mfu = f"{speed * flops / peak:8.1%}" if peak else f"{'':8}"
+        lecture = LECTURE.get(rung.name, "")
+        print(f"{rung.name:20}{seconds * 1000:9.1f}{speed:12,.0f}{mfu}{lecture:>12}", flush=True)
+    if options.svg:
+        steps = {k: v for k, v in times.items() if "micro" not in k}
+        marks = LECTURE if large else {}
+        caption = f"ms a step, {name}" + ("; red: the lecture's, on one A100" if large else "")
+        options.svg.write_text(bars(steps, marks, caption, 1))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--device", default="auto")
+    for name in ("rows", "block", "width", "layers"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--accumulate", type=int, default=4, help="micro-steps of the last rung")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--no-compile", action="store_true",
+                        help="without torch.compile, which takes a minute or two before it pays")
+    parser.add_argument("--svg", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

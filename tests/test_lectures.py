@@ -1,0 +1,86 @@
+"""docs/lectures.md promises files, names, presets and commands: each must be there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ladder.rungs import names as rungs
+from pipeline.preset import names, values_of
+from reprogpt.config import Config
+from reprogpt.corpora import download
+from reprogpt.run_dir import Paths, RunDir
+from reprogpt.tokenization import tokenize
+from tests.conftest import ROOT
+from tests.training import train
+
+PAGES = ["docs/lectures.md", "docs/own-data.md", "ladder/README.md", "ladder/page.md"]
+LECTURES = (ROOT / "docs/lectures.md").read_text()
+SPANS = set(re.findall(r"`([^`\n]+)`", LECTURES))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file(page: str) -> None:
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
+    local = [link for link in links if not link.startswith("https://")]
+    assert local
+    for link in local:
+        assert (path.parent / link).exists(), link
+
+
+def test_every_preset_and_rung_is_there() -> None:
+    rows = re.findall(r"(?m)(?:presets?|rungs?) ((?:`[\w-]+`(?:, | and | to )?)+)", LECTURES)
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert named >= {"scaled-up", "gpt2-124m", "gpt2-124m-40b", "overfit-one-batch", "untied"}
+    assert named >= set(rungs())
+    assert named <= {*names(ROOT / "presets"), *rungs()}
+
+
+def test_every_class_and_function_is_there() -> None:
+    sources = "\n".join(p.read_text() for p in (ROOT / "src/reprogpt").glob("*.py"))
+    named = {s for s in SPANS if re.fullmatch(r"[A-Z]\w+(\.\w+)?|\w+_\w+", s)
+             and s != "scaled_dot_product_attention"}
+    assert len(named) > 20
+    for name in named:
+        for part in name.split("."):
+            defined = rf"(?m)^\s*(class|def) {part}\b|^{part} = "
+            assert re.search(defined, sources), name
+
+
+def test_every_command_is_there() -> None:
+    for module in re.findall(r"python -m (pipeline\.\w+)", LECTURES):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+    for script in re.findall(r"python (benchmarks/\w+\.py)", LECTURES):
+        assert (ROOT / script).is_file(), script
+
+
+def test_every_param_is_there() -> None:
+    sections = Config.model_fields
+    dotted = [s.partition(":")[0] for s in SPANS if re.match(r"(train|model|runtime|sample)\.", s)]
+    assert len(dotted) > 8
+    for param in dotted:
+        section, _, key = param.partition(".")
+        assert key in sections[section].annotation.model_fields, param  # type: ignore[union-attr]
+
+
+def test_both_lectures_are_there_whole() -> None:
+    first, second = LECTURES.split("## Lecture 2")
+    for part, chapters in ((first, 29), (second, 30)):
+        rows = [line for line in part.splitlines() if line.startswith("| ")]
+        assert len(rows) > chapters
+
+
+@pytest.mark.slow
+def test_one_batch_is_overfitted(tmp_path: Path) -> None:
+    cfg = Config.parse(values_of("overfit-one-batch", ROOT / "presets"))
+    runtime = cfg.runtime.model_copy(update={"device": "cpu", "compile": False})
+    cfg = cfg.model_copy(update={"runtime": runtime})
+    download(cfg.download, tmp_path / "raw")
+    tokenize(cfg.tokenize, tmp_path / "raw", tmp_path / "tokens")
+    paths = Paths(*(str(tmp_path / name) for name in ("tokens", "init", "gpt", "c.csv", "t.json")))
+    train(RunDir.create(tmp_path / "runs", cfg.fingerprint([]), cfg, paths))
+    assert json.loads((tmp_path / "t.json").read_text())["epochs"] == cfg.train.max_steps
+    last = (tmp_path / "c.csv").read_text().splitlines()[-1]
+    assert float(last.split(",")[1]) < 0.01
