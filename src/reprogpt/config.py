@@ -364,7 +364,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _one_sharing(self) -> Self:
         runtime = self.runtime
-        if self.train.optimizer == "muon" and (runtime.parallel == "fsdp" or runtime.shard_optimizer):
+        cut_up = runtime.parallel == "fsdp" or runtime.shard_optimizer
+        if self.train.optimizer == "muon" and cut_up:
             raise ValueError("train.optimizer||needs whole matrices on every process, and "
                              "runtime.parallel fsdp or shard_optimizer cuts them up||set it to "
                              "adamw, or runtime to parallel ddp without shard_optimizer")

@@ -23,11 +23,12 @@ from reprogpt.model import GPT
 from reprogpt.optim import lr_at, set_lr
 from reprogpt.run_dir import RunDir
 from reprogpt.runtime import Process, autocast, resolve_precision
+from reprogpt.sharding import local, shard_model
 from reprogpt.shards import read_manifest
 
-CPU_CHUNK_ROWS = 128
-"""Rows of logits at a time on a CPU: 128 x 50,304 float32 values are 26 MB, about a last-level
-cache. On a GPU the logits are computed whole."""
+CPU_LOGITS = 128 * 50304
+"""Logits at a time on a CPU: as float32 26 MB, about a last-level cache, and 128 rows of GPT-2's
+vocabulary. On a GPU they are computed whole."""
 CPU_FLOPS, COMPILE_GAIN, COMPILE_SECONDS = 6e10, 0.2, 5.0
 """What compiling is weighed by: float32 FLOP/s of a core, the part of the blocks' time that it
 saves, and its cost per layer (docs/speed.md has the measurements)."""
@@ -42,11 +43,11 @@ class NextToken(nn.Module):
         super().__init__()
         self.model, self.chunk_rows = model, chunk_rows
         # A function, not a module: the parameters keep their names.
-        self._body = torch.compile(model.forward, dynamic=False) if compile_body else model.forward
+        self._compiled = torch.compile(model.forward, dynamic=False) if compile_body else None
 
     def forward(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
         """idx, targets (b, T) int64, keys (b,) int32 -> sum of nll over the valid targets."""
-        x = self._body(idx, keys)
+        x = (self._compiled or self.model)(idx, keys)
         return nll(x, self.model.head_weight, targets, self.model.vocab_size, self.chunk_rows,
                    getattr(self.model, "logit_softcap", None))
 
@@ -54,15 +55,27 @@ class NextToken(nn.Module):
 class Network:
     """``net(idx, targets, keys)`` is the loss; ``net.model`` the bare model behind it."""
 
-    def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any]) -> None:
+    def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any],
+                 fsdp: bool = False) -> None:
         self.model, self.process, self.seed, self.resolved = model, process, seed, resolved
+        self.fsdp = fsdp and process.world_size > 1
+        if self.fsdp:
+            shard_model(model)
         on_cpu, compiled = process.device.type == "cpu", bool(resolved["compile"])
         if compiled:  # where it outlives the run: the same code is compiled once a machine
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
-        # On a CPU the loss goes in chunks, a loop that a compiler would only unroll.
-        self._step: Any = NextToken(model, CPU_CHUNK_ROWS if on_cpu else None, compiled and on_cpu)
+        # On a CPU the loss goes in chunks, a loop that a compiler would only unroll; and what is
+        # compiled there passes by the hooks that make a sharded model whole.
+        self._step: Any = NextToken(model, CPU_LOGITS // len(model.head_weight) if on_cpu else None,
+                                    compiled and on_cpu and not self.fsdp)
         if compiled and not on_cpu:
             self._step = torch.compile(self._step, dynamic=False)
+
+    @property
+    def apart(self) -> Process:
+        """Who shares an evaluation: the group, unless a forward pass is itself a joint one (the
+        weights are sharded): then every process computes all of it, in step with the others."""
+        return Process(0, 1, self.process.device) if self.fsdp else self.process
 
     @property
     def precision(self) -> str:
@@ -79,6 +92,9 @@ class Network:
 
     def synced(self, last: bool) -> AbstractContextManager[Any]:
         """The context of one micro-step: gradients are exchanged in the last one only."""
+        if self.fsdp:
+            self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+            return contextlib.nullcontext()
         if self.process.world_size == 1 or last:
             return contextlib.nullcontext()
         return self._step.no_sync()
@@ -97,7 +113,7 @@ class Network:
                 scaler.scale(loss * self.process.world_size).backward()
             share += loss.detach()
         scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), cfg.grad_clip or math.inf)
+        norm = local(nn.utils.clip_grad_norm_(self.model.parameters(), cfg.grad_clip or math.inf))
         set_lr(optimizer, lr_at(step, cfg))
         scaler.step(optimizer)
         scaler.update()
@@ -116,7 +132,7 @@ class Network:
                 raise ValueError("out of memory with one row at a time: lower model.block_size "
                                  "or the model, or use a larger device")
             self.resolved["micro_batch"] = self.micro_batch // 2
-        if self.process.world_size > 1:
+        if self.process.world_size > 1 and not self.fsdp:
             self._step = DistributedDataParallel(self._step, gradient_as_bucket_view=True,
                                                  static_graph=True, broadcast_buffers=False)
             for _ in range(2):  # both synchronous: static_graph refuses a first pass without
@@ -162,7 +178,8 @@ def build_network(run: RunDir, process: Process, loader: Loader,
     if loader.rows < process.world_size:
         raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the "
                          f"{loader.rows} rows of a batch; lower it or raise train.batch_tokens")
-    return Network(model.to(device), process, cfg.seed, _resolve(run, process, loader, resolved))
+    return Network(model.to(device), process, cfg.seed, _resolve(run, process, loader, resolved),
+                   fsdp=cfg.runtime.parallel == "fsdp")
 
 
 def _resolve(run: RunDir, process: Process, loader: Loader, known: dict[str, Any]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from reprogpt.config import TrainConfig
 from reprogpt.muon import Muon
@@ -76,14 +77,21 @@ def _kind(name: str, p: nn.Parameter) -> str:
     return "qkv" if name.endswith("c_attn.weight") else "matrix"
 
 
-def build_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer that ``cfg.optimizer`` names, over the model's parameters."""
+def build_optimizer(model: nn.Module, cfg: TrainConfig, sharded: bool = False
+                    ) -> torch.optim.Optimizer:
+    """The optimizer that ``cfg.optimizer`` names, over the model's parameters.
+
+    ``sharded``: each process of the group keeps the state of its share of them only (AdamW).
+    """
     betas = (cfg.beta1, cfg.beta2)
     if cfg.optimizer == "muon":
         return Muon(muon_groups(model, cfg), lr=cfg.lr, momentum=cfg.muon_momentum, betas=betas,
                     eps=cfg.eps, match_adamw=cfg.muon_lr is None)
     groups = decay_groups(model, cfg.weight_decay)
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    if sharded:
+        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=cfg.lr, betas=betas,
+                                       eps=cfg.eps, fused=fused)
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas, eps=cfg.eps, fused=fused)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from reprogpt import checkpoint, hf
+from reprogpt.architectures import build_model
 from reprogpt.evals import validation_loss
 from reprogpt.journal import Journal, Row, write_metrics
 from reprogpt.loader import Loader
@@ -31,6 +32,12 @@ from reprogpt.runtime import (
     process_group,
     set_determinism,
     synchronize,
+)
+from reprogpt.sharding import (
+    load_model_state,
+    load_optimizer_state,
+    model_state,
+    optimizer_state,
 )
 from reprogpt.shards import TokenStream
 from reprogpt.signals import StopSignals, die_with_parent
@@ -62,7 +69,8 @@ class Trainer:
         set_determinism(train.deterministic, train.precision)
         self.net: Network = build_network(run, process, self.loader, resolved)
         self.model = self.net.model
-        self.optimizer = build_optimizer(self.model, train)
+        self.optimizer = build_optimizer(
+            self.model, train, self.cfg.runtime.shard_optimizer and process.world_size > 1)
         self.scaler = torch.amp.GradScaler(process.device.type,
                                            enabled=self.net.resolved["precision"] == "float16")
         self.seconds = 0.0
@@ -114,8 +122,9 @@ class Trainer:
                 if stopping and not last:
                     raise Stopped(f"stopped at step {self.step} of {cfg.max_steps}, checkpoint "
                                   "saved; the same command continues from there")
+        weights = model_state(self.model, process)
         if process.is_first:
-            self._finish()
+            self._finish(weights)
 
     def _log(self, val_loss: float = math.nan) -> None:
         """Writes the row of the current step, after checking every step since the last one."""
@@ -153,14 +162,14 @@ class Trainer:
     def _evaluate(self) -> float:
         self._stop_clock()
         with autocast(self.process.device, self.net.precision):
-            loss = validation_loss(self.model, self.val_stream, self.token_bytes, self.process,
+            loss = validation_loss(self.model, self.val_stream, self.token_bytes, self.net.apart,
                                    val_tokens=self.cfg.train.val_tokens,
                                    block_size=self.cfg.model.block_size).loss
         if self.cfg.train.keep == "best" and loss < (self.best or {"loss": math.inf})["loss"]:
             self.best = {"loss": loss, "step": self.step}
+            best = {"model": model_state(self.model, self.process)}
             if self.process.is_first:
-                checkpoint.save(self.run_dir.path, f"best_{self.step:06d}",
-                                {"model": self.model.state_dict()})
+                checkpoint.save(self.run_dir.path, f"best_{self.step:06d}", best)
         self._resume_clock()
         return loss
 
@@ -176,8 +185,9 @@ class Trainer:
         self._stop_clock()
         self._flush()  # never save a state that is not finite
         state = {
-            "step": self.step, "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+            "step": self.step, "model": model_state(self.model, self.process),
+            "optimizer": optimizer_state(self.optimizer, self.process),
+            "scaler": self.scaler.state_dict(),
             "seconds": self.seconds + self._stopped_at - self._tick, "best": self.best,
             "rows": self.journal.rows, "recent": list(self.recent),
             "resolved": self.net.resolved, "numerics": self._numerics(),
@@ -190,8 +200,8 @@ class Trainer:
         self._resume_clock()
 
     def _restore(self, state: dict[str, Any]) -> list[Row]:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_model_state(self.model, state["model"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.seconds, self.best = state["seconds"], state["best"]
         self.recent.extend(state["recent"])
@@ -208,12 +218,14 @@ class Trainer:
     def _numerics(self) -> dict[str, str]:
         return numerics(self.process.device) | {"processes": str(self.process.world_size)}
 
-    def _finish(self) -> None:
+    def _finish(self, weights: dict[str, Tensor]) -> None:
         cfg = self.cfg.train
         if cfg.keep == "best" and self.best is not None:
             best = checkpoint.load(self.run_dir.path / f"best_{int(self.best['step']):06d}.pt")
-            self.model.load_state_dict(best["model"])
-        hf.save_model(Path(self.run_dir.paths.model), self.model, self.cfg.model,
+            weights = best["model"]
+        model = build_model(self.cfg.model, self.model.vocab_size)
+        model.load_state_dict(weights)
+        hf.save_model(Path(self.run_dir.paths.model), model, self.cfg.model,
                       Path(self.run_dir.paths.tokens) / "tokenizer")
         tokens = self.step * cfg.batch_tokens
         speed = tokens / self.seconds if self.seconds else math.nan
