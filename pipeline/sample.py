@@ -10,13 +10,14 @@ def main() -> None:
     with stage("sample") as cfg:
         from reprogpt.files import write_bytes
         from reprogpt.hf import load_model
+        from reprogpt.packing import packed
         from reprogpt.runtime import pick_device
         from reprogpt.samples import page, write
         from reprogpt.tokenizers import load_tokenizer
 
         model, _ = load_model(ROOT / "models/gpt", pick_device(cfg.runtime.device))
         tokenizer = load_tokenizer(ROOT / "models/gpt")
-        samples = write(model, tokenizer, cfg.sample, cfg.seed)
+        samples = write(packed(model), tokenizer, cfg.sample, cfg.seed)
         text = page(f"Samples: {cfg.preset}", cfg.sample, cfg.seed, samples)
         write_bytes(ROOT / "metrics/samples.md", text.encode())
 

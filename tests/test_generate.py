@@ -6,6 +6,7 @@ from small import model_config, random_ids, random_model
 
 from reprogpt import hf
 from reprogpt.generate import generate, invert_cdf, nucleus, penalize, sample, stream
+from reprogpt.packing import packed
 
 torch.set_num_threads(1)
 VOCAB = 70
@@ -133,3 +134,29 @@ def test_repetition_penalty_is_that_of_transformers():
 def test_no_config_is_needed_beyond_the_models_own():
     assert model_config().block_size == 12
     assert len(generate(random_model(), [[1]], 30, temperature=0)[0]) == 30
+
+
+def test_a_packed_model_computes_the_same_and_leaves_the_model_alone(model):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    twin = packed(model)
+    assert twin is not model
+    idx = random_ids(VOCAB, 24)
+    torch.testing.assert_close(twin.logits(twin(idx)), model.logits(model(idx)), atol=1e-5,
+                               rtol=1e-5)
+    assert generate(twin, PROMPTS, 40, temperature=0) == generate(model, PROMPTS, 40, temperature=0)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_what_cannot_be_packed_is_used_as_it_is(model):
+    rung = random_model(VOCAB, architecture="head")
+    assert packed(rung) is rung
+    low = model.bfloat16()
+    assert packed(low) is low
+
+
+def test_a_packed_model_without_biases():
+    bare = random_model(VOCAB, scale=0.3, bias=False)
+    idx = random_ids(VOCAB, 12)
+    twin = packed(bare)
+    torch.testing.assert_close(twin.logits(twin(idx)), bare.logits(bare(idx)), atol=1e-5, rtol=1e-5)

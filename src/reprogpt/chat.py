@@ -9,6 +9,7 @@ from reprogpt.config import ConfigError, SampleConfig
 from reprogpt.generate import stream
 from reprogpt.hf import load_model
 from reprogpt.model import GPT
+from reprogpt.packing import packed
 from reprogpt.runtime import pick_device
 from reprogpt.samples import encode_prompt, text_of
 from reprogpt.tokenizers import Tokenizer, load_tokenizer
@@ -41,6 +42,7 @@ def converse(model_dir: Path, cfg: SampleConfig, seed: int, device: str,
     source, out = source or sys.stdin, out or sys.stdout
     model, _ = load_model(model_dir, pick_device(device))
     tokenizer = load_tokenizer(model_dir)
+    model = packed(model)
     print(f"{model_dir}: {model.num_parameters():,} parameters. A prompt and Enter; "
           "Ctrl-D ends, Ctrl-C stops a sample.", file=out)
     while True:

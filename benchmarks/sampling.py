@@ -1,0 +1,95 @@
+"""Sampling at 124M on this machine: ours, nanoGPT's and transformers' generate.
+
+    python benchmarks/sampling.py [--nanogpt DIR] [--tokens 100] [--sequences 4]
+
+Everyone writes the same number of tokens from the same prompt with the same random weights,
+top-k 50, in float32. The quickest of ``--rounds`` goes, taken in turns. ``--nanogpt`` is a
+checkout of karpathy/nanoGPT, whose generate computes the whole context for every token.
+"""
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from reprogpt import hf
+from reprogpt.architectures import build_model
+from reprogpt.config import ModelConfig
+from reprogpt.generate import generate
+from reprogpt.model import GPT
+from reprogpt.packing import packed
+
+GPT2_124M = ModelConfig(architecture="gpt", n_layer=12, n_head=12, n_embd=768, block_size=1024,
+                        dropout=0.0, bias=True, init_from=None)
+PROMPT = [15496, 11, 314, 1101, 257, 3303, 2746, 11]  # "Hello, I'm a language model,"
+TOP_K = 50
+
+
+def by_transformers(model: GPT, rows: int, tokens: int) -> Callable[[], object]:
+    from transformers import GPT2LMHeadModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        hf.save_model(Path(folder) / "gpt", model, GPT2_124M, None)
+        other = GPT2LMHeadModel.from_pretrained(Path(folder) / "gpt").eval()
+    prompt = torch.tensor([PROMPT] * rows)
+    return lambda: other.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=True,
+                                  top_k=TOP_K, min_new_tokens=tokens, max_new_tokens=tokens,
+                                  pad_token_id=50256)
+
+
+def by_nanogpt(folder: Path, model: GPT, rows: int, tokens: int) -> Callable[[], object]:
+    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
+    assert spec is not None, "no model.py"
+    assert spec.loader is not None, "no model.py"
+    theirs = sys.modules["nanogpt_model"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    other = theirs.GPT(theirs.GPTConfig(vocab_size=50304, bias=True)).eval()
+    state = {f"transformer.{k}": v for k, v in model.state_dict().items()}
+    other.load_state_dict(state | {"lm_head.weight": model.wte.weight}, strict=False)
+    prompt = torch.tensor([PROMPT] * rows)
+
+    def work() -> object:
+        with torch.no_grad():
+            return other.generate(prompt, tokens, top_k=TOP_K)
+
+    return work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", type=Path)
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--sequences", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    rows, tokens = options.sequences, options.tokens
+    model = build_model(GPT2_124M, 50257).eval()
+    model.init_weights(torch.Generator().manual_seed(0))
+
+    def ours(m: GPT) -> Callable[[], object]:
+        return lambda: generate(m, [PROMPT] * rows, tokens, seeds=range(rows), top_k=TOP_K)
+
+    contenders = {"reprogpt": ours(packed(model)), "reprogpt, not packed": ours(model),
+                  "transformers generate": by_transformers(model, rows, tokens)}
+    if options.nanogpt:
+        contenders["nanoGPT"] = by_nanogpt(options.nanogpt, model, rows, tokens)
+    seconds = dict.fromkeys(contenders, float("inf"))
+    for _ in range(options.rounds):
+        for name, work in contenders.items():
+            start = time.perf_counter()
+            work()
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    print(f"{rows} sequences, {tokens} new tokens each, {torch.get_num_threads()} threads")
+    print(f"{'':24}{'tokens/s':>10}{'ours is faster by':>20}")
+    for name, taken in seconds.items():
+        print(f"{name:24}{rows * tokens / taken:10.1f}{taken / seconds['reprogpt']:20.2f}")
+
+
+if __name__ == "__main__":
+    main()
