@@ -1,0 +1,90 @@
+"""What a switch of the model is worth, and whether that is more than a seed is.
+
+    python benchmarks/switches.py position=rope activation=relu2 tied_head=false
+    python benchmarks/switches.py --seeds 5 --steps 500 qk_norm=true,position=rope
+
+Trains params.yaml's run on data/tokens as it is, then with each switch (several by commas are one),
+with the same seeds for all, and compares the final validation losses. Finished runs are kept in
+runs/ and cost nothing the second time.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pipeline import PARAMS_FILE  # noqa: E402 (it puts this checkout's src on the path)
+from reprogpt.config import Config, merge, read_yaml  # noqa: E402
+from reprogpt.files import sha256_of  # noqa: E402
+from reprogpt.launch import launch  # noqa: E402
+from reprogpt.run_dir import Paths, RunDir, runs_root  # noqa: E402
+
+
+def changed(switches: str) -> dict[str, Any]:
+    """``a=1,b=true`` as params of section model; values are YAML."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write("\n".join(f"{k}: {v}" for k, _, v in
+                             (switch.partition("=") for switch in switches.split(","))))
+        file.flush()
+        return {"model": read_yaml(file.name)}
+
+
+def loss_of(values: dict[str, Any], folder: Path) -> float:
+    """The last validation loss of one run."""
+    cfg = Config.parse(values, source=str(PARAMS_FILE))
+    tokens = ROOT / "data/tokens"
+    paths = Paths(str(tokens), str(folder / "init"), str(folder / "gpt"), str(folder / "train.csv"),
+                  str(folder / "train.json"))
+    contents = [("tokens", sha256_of(tokens / "manifest.json"))]
+    contents += [(p.name, sha256_of(p)) for p in sorted((ROOT / "src/reprogpt").glob("*.py"))]
+    launch(RunDir.create(runs_root(ROOT), cfg.fingerprint(contents), cfg, paths))
+    return float(read_yaml(folder / "train.json")["val_loss"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("switches", nargs="+", metavar="KEY=VALUE[,KEY=VALUE]")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="instead of train.max_steps")
+    options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error("--seeds must be at least 2: one run has no spread")
+    base = read_yaml(PARAMS_FILE)
+    if options.steps:
+        base = merge(base, {"train": {"max_steps": options.steps}})
+    losses: dict[str, list[float]] = {}
+    for name in ("as it is", *options.switches):
+        values = base if name == "as it is" else merge(base, changed(name))
+        with tempfile.TemporaryDirectory() as folder:
+            losses[name] = [loss_of(merge(values, {"seed": seed}), Path(folder))
+                            for seed in range(1, options.seeds + 1)]
+    print(table(losses))
+
+
+def table(losses: dict[str, list[float]]) -> str:
+    """Mean and spread of each, and its difference from the first, run by run of the same seed.
+
+    ``noise`` is the standard error of that difference: one within twice of it says nothing.
+    """
+    first = next(iter(losses.values()))
+    rows = ["| model | validation loss | sd over seeds | difference | noise |",
+            "|---|--:|--:|--:|--:|"]
+    for name, found in losses.items():
+        row = f"| {name} | {statistics.mean(found):.4f} | {statistics.stdev(found):.4f} |"
+        if found is not first:
+            apart = [b - a for a, b in zip(first, found, strict=True)]
+            error = statistics.stdev(apart) / len(apart) ** 0.5
+            row += f" {statistics.mean(apart):+.4f} | {error:.4f} |"
+        else:
+            row += " | |"
+        rows.append(row)
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
