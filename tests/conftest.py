@@ -27,6 +27,7 @@ def clean_environment() -> dict[str, str]:
     """The environment of a shell in which this interpreter's folder comes first."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_", "PYTHONPATH"))}
     env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))
+    env["OMP_NUM_THREADS"] = "1"  # threads of small models wait for each other more than they work
     env.update(GIT_AUTHOR_NAME="test", GIT_AUTHOR_EMAIL="test@example.org",
                GIT_COMMITTER_NAME="test", GIT_COMMITTER_EMAIL="test@example.org")
     return env
@@ -35,7 +36,7 @@ def clean_environment() -> dict[str, str]:
 def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end, its output captured; the caller looks at the exit code."""
     return subprocess.run(command, cwd=cwd, env={**clean_environment(), **environment},
-                          capture_output=True, text=True, check=False, timeout=280)
+                          capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.fixture
