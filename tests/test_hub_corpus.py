@@ -151,6 +151,16 @@ def test_other_bytes_midway_are_never_kept(hub, tmp_path):
     assert not (other / "raw/meta.json").exists()
 
 
+def test_no_way_to_the_hub_is_told_at_once(monkeypatch):
+    import huggingface_hub.constants
+
+    from reprogpt.hub_corpus import _knock
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(TransferError, match=r"the Hub \(http://127.0.0.1:9\) cannot be reached"):
+        _knock()
+
+
 def test_a_server_that_stays_broken_is_a_clear_error(hub, tmp_path):
     hub.faults[FIRST] = ["500"] * 200
     message = download(hub, tmp_path, max_documents=10)["error"]

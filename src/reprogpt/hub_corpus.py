@@ -9,10 +9,13 @@ import hashlib
 import io
 import random
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
+from urllib.parse import unquote
 
 from reprogpt.collect import Source
 from reprogpt.config import HubConfig
@@ -22,7 +25,7 @@ from reprogpt.mirrors import cache_dir
 from reprogpt.params_file import ConfigError
 from reprogpt.raw import Document
 from reprogpt.remote import RemoteFile
-from reprogpt.transfer import RETRIED, TransferError
+from reprogpt.transfer import CONNECT_SECONDS, RETRIED, TransferError
 
 T = TypeVar("T")
 ATTEMPTS = 5
@@ -74,6 +77,7 @@ def _source(file: HubFile, field: str, partial: bool) -> Source:
 def _files(hub: HubConfig) -> list[HubFile]:
     from huggingface_hub import HfApi
 
+    _knock()
     names = retried(lambda: _names(hub), f"data set {hub.id}")
     start = f"hf://datasets/{hub.id}@"
     outside = [name for name in names if not name.startswith(start)]
@@ -81,8 +85,6 @@ def _files(hub: HubConfig) -> list[HubFile]:
         raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} keeps its files elsewhere "
                           f"({outside[0]}); fetch them yourself and use corpus: files")
     split = [name.removeprefix(start).partition("/") for name in names]
-    from urllib.parse import unquote
-
     known: dict[str, Any] = {}
     for revision, folder in {(r, str(PurePosixPath(p).parent)) for r, _, p in split}:
         entries = retried(lambda r=revision, f=folder: list(HfApi().list_repo_tree(  # type: ignore[misc]
@@ -90,6 +92,20 @@ def _files(hub: HubConfig) -> list[HubFile]:
             f"data set {hub.id}")
         known |= {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
     return [_hub_file(hub.id, unquote(revision), known[path]) for revision, _, path in split]
+
+
+def _knock() -> None:
+    """Raises TransferError when there is no way to the Hub: the libraries would try for minutes."""
+    from huggingface_hub import constants
+
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=CONNECT_SECONDS).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        return  # it answers
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise TransferError(f"the Hub ({constants.ENDPOINT}) cannot be reached ({reason}); check "
+                            "the network, or choose a download.corpus that needs no Hub") from None
 
 
 def _hub_file(repo: str, revision: str, entry: Any) -> HubFile:
