@@ -53,8 +53,11 @@ check: lint test
 preset: .venv/.runtime
 	@python -m pipeline.preset $(NAME)
 
+# With PARQUET=file.parquet (a column `text`), tokenizing as well.
 bench: .venv/.dev
-	@for script in benchmarks/*.py; do echo "== $$script"; python $$script; done
+	@for name in train_step processes hellaswag sampling; do \
+	  echo "== benchmarks/$$name.py"; python -m benchmarks.$$name; done
+	@$(if $(PARQUET),python -m benchmarks.tokenizing $(PARQUET))
 
 plots: .venv/.runtime
 	dvc plots show
