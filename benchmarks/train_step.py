@@ -1,12 +1,14 @@
 """Tokens per second of one training step, ours beside others', in one run on one machine.
 
     python benchmarks/train_step.py [--sizes char 6l 124m] [--rounds 5] [--json FILE]
-        [--nanogpt DIR] [--build-nanogpt DIR] [--no-compile]
+        [--nanogpt DIR] [--build-nanogpt DIR] [--no-compile] [--threads N] [--cpu-time]
 
 Every contender is a process of its own. They take turns, a few steps each, round after round, so
 that whatever else the machine does meets all of them; the figure is the median over all rounds,
 the ratio the median of the rounds' ratios. A step is forward, backward, clip and update on a batch
-that is in memory. Peers are measured from a checkout given by its path, and skipped without one.
+that is in memory. On a machine that is busy with something else, `--threads 1 --cpu-time` counts
+the processor's seconds instead of the clock's. Peers are measured from a checkout given by its
+path, and skipped without one.
 """
 
 import argparse
@@ -32,6 +34,7 @@ SIZES = {  # n_layer, n_head, n_embd, T, B, vocab_size
     "124m": (12, 12, 768, 256, 4, 50257),
 }
 Step = Callable[[], Any]
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def batch(T: int, B: int, vocab_size: int) -> Any:
@@ -103,7 +106,7 @@ def nanogpt(size: tuple[int, ...], checkout: str) -> Step:
     spec.loader.exec_module(module)
     n_layer, n_head, n_embd, T, B, V = size
     model = module.GPT(module.GPTConfig(
-        n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=T, dropout=0.0, bias=False,
+        n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=T, dropout=0.0, bias=True,
         vocab_size=V if V < 1000 else 50304))  # its default is padded
     optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), "cpu")
     idx, targets = batch(T, B, V)
@@ -162,11 +165,13 @@ CONTENDERS: dict[str, Callable[[tuple[int, ...], str], Step]] = {
 class Contender:
     """A child process that runs steps when told to."""
 
-    def __init__(self, name: str, size: str, checkout: str) -> None:
+    def __init__(self, name: str, size: str, checkout: str, threads: int | None,
+                 clock: str) -> None:
         self.name = name
-        command = [sys.executable, __file__, "--child", name, size, checkout]
+        command = [sys.executable, __file__, "--child", name, size, checkout, clock]
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                      text=True, bufsize=1)
+                                      text=True, bufsize=1, env=environment)
         self.start_seconds = float(self._ask(1)[0])
 
     def _ask(self, steps: int) -> list[float]:
@@ -187,28 +192,29 @@ class Contender:
         self.child.communicate("0\n")
 
 
-def child(name: str, size: str, checkout: str) -> None:
+def child(name: str, size: str, checkout: str, clock: str) -> None:
     """Runs as many steps as each line of stdin asks for, and prints their seconds."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # peers print
-    step = CONTENDERS[name](SIZES[size], checkout)
+    step, now = CONTENDERS[name](SIZES[size], checkout), CLOCKS[clock]
     for line in sys.stdin:
         seconds = []
         for _ in range(int(line)):
-            start = time.perf_counter()
+            start = now()
             step()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(now() - start)
         if not seconds:
             return
         answers.write(json.dumps(seconds) + "\n")
 
 
-def measure(size: str, names: dict[str, str], rounds: int, seconds: float) -> list[dict[str, Any]]:
+def measure(size: str, names: dict[str, str], rounds: int, seconds: float, threads: int | None,
+            clock: str) -> list[dict[str, Any]]:
     """One row per contender: median ms a step, tokens per second, ratio to the reference."""
     contenders = []
     try:
         for name, checkout in names.items():
-            contenders.append(Contender(name, size, checkout))
+            contenders.append(Contender(name, size, checkout, threads, clock))
         steps = [max(1, int(seconds / c.run(2))) for c in contenders]
         times = [[c.run(n) for c, n in zip(contenders, steps, strict=True)] for _ in range(rounds)]
     finally:
@@ -245,6 +251,8 @@ def main() -> None:
     parser.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT")
     parser.add_argument("--build-nanogpt", metavar="DIR", help="a checkout of build-nanogpt")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--threads", type=int, help="of each contender; torch's default without")
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     names = {"reference": ""}
@@ -254,10 +262,12 @@ def main() -> None:
     import torch
 
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
-               "threads": torch.get_num_threads(),
+               "threads": args.threads or torch.get_num_threads(), "cpu_time": args.cpu_time,
                "capability": torch.backends.cpu.get_cpu_capability()}
     print(json.dumps(machine))
-    rows = [row for size in args.sizes for row in measure(size, names, args.rounds, args.seconds)]
+    clock = "cpu" if args.cpu_time else "wall"
+    rows = [row for size in args.sizes
+            for row in measure(size, names, args.rounds, args.seconds, args.threads, clock)]
     show(rows)
     if args.json:
         Path(args.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")

@@ -84,19 +84,27 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal(self, matrices: list[tuple[Group, Tensor, Tensor]]) -> list[Tensor]:
         """Each direction's orthogonal matrix; every process computes its share and sends it."""
-        updates = []
         world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        sending = []
-        owners = self._owners([x for _, _, x in matrices], world)
-        for (_, p, x), owner in zip(matrices, owners, strict=True):
-            # bfloat16 is enough, and on CPUs that only emulate it, slow
-            dtype = self._dtype or (torch.bfloat16 if p.is_cuda else torch.float32)
-            update = orthogonalize(x, dtype) if owner == rank else torch.empty_like(x, dtype=dtype)
-            updates.append(update.contiguous())
-            if world > 1:
-                sending.append(dist.broadcast(updates[-1], src=owner, async_op=True))
-        for work in sending:
-            work.wait()
+        directions = [x for _, _, x in matrices]
+        owners = self._owners(directions, world)
+        # bfloat16 is enough, and on CPUs that only emulate it, slow
+        on_gpu = bool(directions) and directions[0].is_cuda
+        dtype = self._dtype or (torch.bfloat16 if on_gpu else torch.float32)
+        updates = [torch.empty_like(x, dtype=dtype) for x in directions]
+        alike: dict[torch.Size, list[int]] = {}
+        for i, x in enumerate(directions):
+            if owners[i] == rank:
+                alike.setdefault(x.shape[1:], []).append(i)
+        for group in alike.values():  # matrices of one shape at once
+            found = orthogonalize(torch.cat([directions[i] for i in group]), dtype)
+            for i, update in zip(group, found.split([len(directions[i]) for i in group]),
+                                 strict=True):
+                updates[i].copy_(update)
+        if world > 1:
+            sending = [dist.broadcast(update, src=owner, async_op=True)
+                       for update, owner in zip(updates, owners, strict=True)]
+            for work in sending:
+                work.wait()
         return updates
 
     @staticmethod

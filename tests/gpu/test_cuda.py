@@ -1,0 +1,99 @@
+"""What only a CUDA device can show: compiled bfloat16 steps, fused attention, exact repetition.
+
+Skipped without one. `python -m pytest tests/gpu` on a machine that has it takes a few minutes,
+most of them compilation.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from reprogpt import checkpoint
+from reprogpt.architectures import build_model
+from reprogpt.config import ModelConfig
+from reprogpt.loss import nll
+from reprogpt.runtime import peak_flops, resolve_precision
+from tests.training import make_run, read_csv, train, write_tokens
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+VOCAB = 500
+
+
+def losses(root: Path, tokens: Path, compiled: bool) -> list[float]:
+    run = make_run(root, tokens, runtime={"device": "cuda", "compile": compiled})
+    train(run)
+    return [row["train_loss"] for row in read_csv(run) if row["step"] > 0]
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+def model(device: str) -> torch.nn.Module:
+    cfg = ModelConfig(architecture="gpt", n_layer=2, n_head=2, n_embd=128, block_size=64,
+                      dropout=0.0, bias=True, init_from=None)
+    built = build_model(cfg, VOCAB)
+    built.init_weights(torch.Generator().manual_seed(0))
+    return built.to(device)
+
+
+def test_float32_on_the_gpu_is_float32_on_the_cpu() -> None:
+    idx = torch.randint(VOCAB, (2, 64), generator=torch.Generator().manual_seed(1))
+    on_cpu, on_gpu = model("cpu"), model("cuda")
+    here = on_cpu.logits(on_cpu(idx))
+    there = on_gpu.logits(on_gpu(idx.cuda())).cpu()
+    torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["CUDNN_ATTENTION", "FLASH_ATTENTION", "MATH"])
+def test_every_fused_attention_agrees_with_the_cpu(backend: str) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if resolve_precision("auto", torch.device("cuda")) != "bfloat16":
+        pytest.skip("this device has no bfloat16")
+    idx = torch.randint(VOCAB, (2, 64), generator=torch.Generator().manual_seed(1))
+    on_cpu, on_gpu = model("cpu"), model("cuda")
+    with sdpa_kernel(getattr(SDPBackend, backend)), torch.autocast("cuda", torch.bfloat16):
+        loss = nll(on_gpu(idx.cuda()), on_gpu.head_weight, idx.cuda(), VOCAB)
+    expected = nll(on_cpu(idx), on_cpu.head_weight, idx, VOCAB)
+    assert loss.item() == pytest.approx(expected.item(), rel=2e-3)
+
+
+def test_compiled_training_is_eager_training(tmp_path: Path, tokens: Path) -> None:
+    eager = losses(tmp_path / "eager", tokens, compiled=False)
+    compiled = losses(tmp_path / "compiled", tokens, compiled=True)
+    assert compiled == pytest.approx(eager, rel=1e-2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_deterministic_run_repeats_itself_bit_by_bit(tmp_path: Path, tokens: Path,
+                                                       compiled: bool) -> None:
+    first, second = (losses(tmp_path / name, tokens, compiled)
+                     for name in ("first", "second"))
+    assert first == second
+
+
+def test_a_resumed_run_is_a_straight_one(tmp_path: Path, tokens: Path) -> None:
+    changes = {"device": "cuda", "compile": False, "keep_checkpoints": 20}
+    straight = make_run(tmp_path / "straight", tokens, runtime=changes)
+    train(straight)
+    broken = make_run(tmp_path / "broken", tokens, runtime=changes)
+    train(broken)
+    for step in checkpoint.steps(broken.path)[1:]:
+        (broken.path / f"step_{step:06d}.pt").unlink()
+    train(broken)
+    a, b = checkpoint.latest(straight.path), checkpoint.latest(broken.path)
+    assert a is not None
+    assert b is not None
+    for name, value in a["model"].items():
+        assert torch.equal(value, b["model"][name]), name
+
+
+def test_the_device_is_in_the_table_or_gives_no_mfu() -> None:
+    peak = peak_flops(torch.device("cuda"))
+    assert peak is None or peak > 1e13
