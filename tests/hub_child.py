@@ -16,6 +16,7 @@ def answer(job: dict) -> dict:
     import reprogpt.hub_corpus
     from reprogpt.config import DownloadConfig
     from reprogpt.corpora import download
+    from reprogpt.hub import fetch_model
     from reprogpt.raw import read_documents
     from reprogpt.transfer import TransferError
 
@@ -24,6 +25,9 @@ def answer(job: dict) -> dict:
     os.environ["REPROGPT_CACHE"] = job["cache"]
     out = Path(job["out"])
     try:
+        if "model" in job:
+            fetch_model(job["model"], out)
+            return {"files": sorted(path.name for path in out.iterdir())}
         meta = download(DownloadConfig(**job["config"]), out)
     except (ValueError, TransferError) as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub of one data set on this machine, which fails as it is told to.
+"""A Hugging Face Hub of one repository on this machine, which fails as it is told to.
 
 Speaks what `datasets` and `huggingface_hub` ask for: the API's revision, tree and paths-info, and
 HEAD and GET of resolve with ETag, X-Repo-Commit, Content-Length, 206 with Content-Range, and 404
@@ -86,8 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._json([self.hub.entry(p) for p in asked if p in self.hub.files])
 
     def _api(self, path: str) -> None:
-        start = f"/api/datasets/{self.hub.repo}"
-        if not path.startswith(start):
+        starts = [f"/api/{kind}/{self.hub.repo}" for kind in ("datasets", "models")]
+        start = next((s for s in starts if path.startswith(s)), None)
+        if start is None:
             self._error(404, "RepoNotFound")
             return
         rest = path.removeprefix(start).strip("/").split("/")
@@ -124,8 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
-        start = f"/datasets/{self.hub.repo}/resolve/"
-        if not path.startswith(start):
+        starts = [f"{kind}/{self.hub.repo}/resolve/" for kind in ("/datasets", "")]
+        start = next((s for s in starts if path.startswith(s)), None)
+        if start is None:
             self._error(404, "RepoNotFound")
             return
         name = path.removeprefix(start).partition("/")[2]

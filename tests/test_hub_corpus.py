@@ -195,6 +195,26 @@ def test_a_killed_download_fetches_no_finished_part_again(hub, tmp_path):
         name: size for name, size in done.items() if name.endswith("parquet")}
 
 
+def test_a_model_comes_without_its_pickles(hub, tmp_path):
+    names = ["config.json", "model.safetensors", "pytorch_model.bin", "vocab.json"]
+    added = {name: name.encode() * 100 for name in names}
+    hub.files.update(added)
+    try:
+        for model in (REPO, f"{REPO}@{COMMIT}", "no/such"):
+            job = {"out": str(tmp_path / "init"), "cache": str(tmp_path), "model": model}
+            hub.child.stdin.write(json.dumps(job) + "\n")
+            hub.child.stdin.flush()
+            got = json.loads(hub.child.stdout.readline())
+            if model == "no/such":
+                assert "the Hub says" in got["error"]
+            else:
+                assert got["files"] == ["config.json", "model.safetensors", "vocab.json"]
+    finally:
+        for name in added:
+            del hub.files[name]
+    assert "pytorch_model.bin" not in {name for name, _ in hub.gets}
+
+
 def remote(hub: HubServer, **values) -> RemoteFile:
     url = f"{hub.url}/datasets/{REPO}/resolve/{COMMIT}/{FIRST}"
     return RemoteFile(url, len(hub.files[FIRST]), pause=0.01, timeout=1, **values)
