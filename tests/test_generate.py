@@ -155,8 +155,30 @@ def test_what_cannot_be_packed_is_used_as_it_is(model):
     assert packed(low) is low
 
 
-def test_a_packed_model_without_biases():
-    bare = random_model(VOCAB, scale=0.3, bias=False)
+SWITCHES = [
+    {"bias": False}, {"position": "rope"}, {"tied_head": False, "logit_softcap": 5.0},
+    {"qk_norm": True, "norm": "rmsnorm", "activation": "swiglu"}, {"window": 5},
+    {"x0_skip": True, "value_embeds": True, "embed_norm": True, "activation": "relu2"},
+]
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_every_switch_is_packed_saved_cached_and_padded_right(switches, tmp_path):
+    model = random_model(VOCAB, scale=0.3, **switches)
     idx = random_ids(VOCAB, 12)
-    twin = packed(bare)
-    torch.testing.assert_close(twin.logits(twin(idx)), bare.logits(bare(idx)), atol=1e-5, rtol=1e-5)
+    twin = packed(model)
+    torch.testing.assert_close(twin.logits(twin(idx)), model.logits(model(idx)), atol=1e-5,
+                               rtol=1e-5)
+    expected = [greedy_by_hand(model, p, 20) for p in PROMPTS]
+    assert generate(model, PROMPTS, 20, temperature=0) == expected
+    assert generate(twin, PROMPTS, 20, temperature=0) == expected
+    hf.save_model(tmp_path / "m", model, model.cfg, None)
+    loaded, cfg = hf.load_model(tmp_path / "m")
+    assert cfg == model.cfg
+    assert torch.equal(loaded.logits(loaded(idx)), model.logits(model(idx)))
+
+
+def test_a_cache_crosses_the_window():
+    model = random_model(VOCAB, scale=0.3, window=3, block_size=24)
+    assert generate(model, PROMPTS, 16, temperature=0) == [
+        greedy_by_hand(model, p, 16) for p in PROMPTS]

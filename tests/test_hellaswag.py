@@ -169,3 +169,16 @@ def test_no_questions_is_no_score():
     answers = answer(random_model(), [], ALONE)
     assert answers.summary() == {"examples": 0, "truncated": 0}
     assert list(answers.lines()) == []
+
+
+@pytest.mark.parametrize("switches", [{"position": "rope"}, {"window": 4},
+                                      {"tied_head": False, "logit_softcap": 3.0}])
+def test_trees_give_the_sums_of_rows_with_the_switches_that_could_disturb_them(switches):
+    model = random_model(10, scale=0.5, **switches)
+    rng = np.random.default_rng(0)
+    many = [Prompt(rng.integers(0, 10, n).tolist(),
+                   [rng.integers(0, 3, k).tolist() for k in (1, 2, 4, 5)], [1] * 4)
+            for n in range(1, 9)]
+    with torch.no_grad():
+        expected = [one_row_at_a_time(model, p) for p in many]
+    np.testing.assert_allclose(score(model, many, ALONE, 60)[0], expected, rtol=1e-4, atol=1e-4)

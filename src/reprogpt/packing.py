@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reprogpt.loss import softcap
 from reprogpt.model import GPT
 
 
@@ -37,10 +38,11 @@ def packed(model: GPT) -> GPT:
         return model
     twin: GPT = _copy(model)
     head = _Packed(model.head_weight, None)
-    vocab_size = model.vocab_size
+    vocab_size, cap = model.vocab_size, model.logit_softcap
 
     def logits(x: Tensor) -> Tensor:
-        return head(x)[..., :vocab_size].float()
+        y = head(x)[..., :vocab_size].float()
+        return y if cap is None else softcap(y, cap)
 
     twin.logits = logits  # type: ignore[method-assign]
     return twin
@@ -51,7 +53,8 @@ def _copy(module: nn.Module) -> Any:
     if type(module) is nn.Linear:
         return _Packed(module.weight, module.bias)
     twin = copy.copy(module)
-    twin._modules = {name: child and _copy(child) for name, child in module._modules.items()}
+    twin._modules = {name: child if child is None or name == "lm_head" else _copy(child)
+                     for name, child in module._modules.items()}  # logits() packs the head
     return twin
 
 
