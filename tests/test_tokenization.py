@@ -159,6 +159,7 @@ def test_a_long_document_is_cut_and_stays_one(tmp_path):
     assert manifest.totals["train"].documents == 3
 
 
+@pytest.mark.slow
 def test_workers_and_piece_size_change_no_byte(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     words = ["lorem", "ipsum ", "dolor\n", " sit", "amet, ", "'s", "  ", "42"]
@@ -219,6 +220,7 @@ tokenize(config(), Path(sys.argv[1]), Path(sys.argv[2]), piece_bytes=1000)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_at_the_last_finished_piece(tmp_path, monkeypatch):
     folder = raw(tmp_path / "raw", [f"text number {n}, " * 60 for n in range(60)])
     root = Path(__file__).resolve().parent.parent
@@ -327,6 +329,19 @@ def test_tail_by_tokens_and_over_several_documents(tmp_path):
     tokenizer = gpt2_tokenizer()
     whole = tokenizer.decode(train).replace("<|endoftext|>", "") + tokenizer.decode(val)
     assert whole == "".join(texts)
+
+
+@pytest.mark.parametrize("encoding", ["gpt2", "char"])
+def test_tail_by_tokens_never_splits_a_character(tmp_path, encoding):
+    text = "abc" + "x" * 50 + "日本語🙂é" * 300
+    cfg = config(encoding=encoding, split="tail", val_fraction=None, val_tokens=100)
+    tokenize(cfg, raw(tmp_path / "raw", [text + "abc"]), tmp_path / "out")
+    tokenizer = load_tokenizer(tmp_path / "out/tokenizer")
+    train, val = (tokenizer.decode(stream(tmp_path / "out", s)) for s in ("train", "val"))
+    assert train + val == text + "abc"
+    assert 100 <= len(stream(tmp_path / "out", "val")) < 110
+    with pytest.raises(ConfigError, match="must be less than the last part of the text holds"):
+        tokenize(cfg.model_copy(update={"val_tokens": 10**5}), tmp_path / "raw", tmp_path / "out")
 
 
 def test_first_holds_out_documents_until_there_are_enough(tmp_path):

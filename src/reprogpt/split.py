@@ -16,6 +16,7 @@ from reprogpt.config import TokenizeConfig
 from reprogpt.params_file import ConfigError
 from reprogpt.pieces import Encoded, Piece
 from reprogpt.raw import SPLITS, Meta, read_index
+from reprogpt.tokenizers import gpt2_tokenizer
 
 Decide = Callable[[Piece, np.ndarray], np.ndarray]
 """(piece, its documents (n, 3)) -> (n,) bool, True for held out. Called in order of the corpus."""
@@ -32,8 +33,11 @@ def splitter(cfg: TokenizeConfig, raw_dir: Path, meta: Meta, cut: tuple[int, int
         rule = _by_hash(cfg, raw_dir, results)
     else:
         rule = _first(cfg, meta)
-    explicit = {part.name: read_index(raw_dir, part)[:, 1] for part in meta.parts}
-    explicit = {name: column for name, column in explicit.items() if column.any()}
+    explicit = {}
+    for part in meta.parts:
+        column = read_index(raw_dir, part)[:, 1]
+        if column.any():
+            explicit[part.name] = column
 
     def decide(piece: Piece, documents: np.ndarray) -> np.ndarray:
         held = rule(piece, documents)
@@ -128,7 +132,7 @@ def tail_cut(cfg: TokenizeConfig, raw_dir: Path, meta: Meta,
         raise ConfigError("params.yaml: tokenize.split='tail' must not cut documents with masked "
                           "targets; use split: hash or first")
     if cfg.val_fraction is None:
-        return _token_cut(raw_dir, meta, int(cfg.val_tokens or 0), encode)
+        return _token_cut(cfg, raw_dir, meta, encode)
     counts = [_characters(raw_dir / part.text) for part in meta.parts]
     left = int(sum(counts) * (1 - cfg.val_fraction))
     for number, count in enumerate(counts):
@@ -138,26 +142,46 @@ def tail_cut(cfg: TokenizeConfig, raw_dir: Path, meta: Meta,
     raise AssertionError("the cut lies within the text")
 
 
-def _token_cut(raw_dir: Path, meta: Meta, tokens: int,
+def _token_cut(cfg: TokenizeConfig, raw_dir: Path, meta: Meta,
                encode: Callable[[str], np.ndarray]) -> tuple[int, int]:
-    """Where the shortest tail of at least ``tokens`` tokens begins, found on the last part."""
-    last = meta.parts[-1]
-    data = (raw_dir / last.text).read_bytes()
-    low, high = 0, len(data)  # bytes kept before the tail: at `low` there are enough tokens
-    if len(encode(data.decode("utf-8"))) <= tokens:
-        raise ConfigError(f"params.yaml: tokenize.val_tokens={tokens} must be less than the last "
-                          f"part of the text holds ({last.bytes} bytes); use val_fraction")
-    while high - low > 1:
-        middle = (low + high) // 2
-        while middle > low and data[middle] & 0xC0 == 0x80:  # never inside a character
-            middle -= 1
-        if middle == low:
+    """Where a tail of at least val_tokens tokens begins, in the last part."""
+    tokens, last = int(cfg.val_tokens or 0), meta.parts[-1]
+    size = max(1 << 20, 16 * tokens)  # more bytes than most texts need for so many tokens
+    while True:
+        data = _tail_bytes(raw_dir / last.text, min(size, last.bytes))
+        ids = encode(data.decode("utf-8"))
+        if len(ids) > tokens:
             break
-        if len(encode(data[middle:].decode("utf-8"))) >= tokens:
-            low = middle
-        else:
-            high = middle
-    return len(meta.parts) - 1, low
+        if size >= last.bytes:
+            raise ConfigError(f"params.yaml: tokenize.val_tokens={tokens} must be less than the "
+                              f"last part of the text holds ({len(ids)}); use val_fraction")
+        size *= 2
+    kept = len(data) - int(_widths(cfg, ids[-tokens:]).sum())
+    # Encoded by itself, the tail may have a token less: a little more of the text, then.
+    while (count := len(encode(data[_whole(data, kept):].decode("utf-8")))) < tokens:
+        kept = max(0, kept - (tokens - count))
+    return len(meta.parts) - 1, last.bytes - len(data) + _whole(data, kept)
+
+
+def _tail_bytes(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-size, os.SEEK_END)
+        data = file.read(size)
+    return data.lstrip(bytes(range(0x80, 0xC0)))  # of a character that begins before
+
+
+def _whole(data: bytes, position: int) -> int:
+    """The beginning of the character at a position."""
+    while position and position < len(data) and data[position] & 0xC0 == 0x80:
+        position -= 1
+    return position
+
+
+def _widths(cfg: TokenizeConfig, ids: np.ndarray) -> np.ndarray:
+    """Bytes of text of each token."""
+    if cfg.encoding == "char":
+        return 1 + (ids >= 0x80).astype(np.int64) + (ids >= 0x800) + (ids >= 0x10000)
+    return gpt2_tokenizer().token_bytes()[ids]
 
 
 def _chunks(path: Path) -> Iterable[np.ndarray]:

@@ -129,7 +129,10 @@ def _check_unknown(results: list[Encoded], held: list[np.ndarray],
     for encoded, out in zip(results, held, strict=True):
         if out.any():
             points = encoded.load()[_token_sides(encoded, out)]
-            known = len(tokenizer.encode_points(points))
+            try:
+                known = len(tokenizer.encode_points(points))
+            except ValueError as error:
+                raise ConfigError(f"held-out text: {error}") from None
             if known < len(points):
                 dropped += len(points) - known
                 encoded = without_unknown(encoded, tokenizer.characters)
