@@ -36,8 +36,8 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     """Writes the raw corpus as shards, manifest.json and tokenizer/ to ``out_dir``.
 
     The bytes depend on ``cfg`` and the raw text alone, not on ``runtime`` or ``piece_bytes``.
-    Raises ConfigError when the split leaves a side empty, ValueError for text that the
-    vocabulary cannot hold.
+    Raises ConfigError when the split leaves a side empty, or held-out text has a character that
+    the vocabulary has not.
     """
     meta = read_meta(raw_dir)
     if "shards" in meta.extra:
@@ -55,10 +55,11 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         executor = Tasks(runtime, workers) if runtime and apart else processes
         results = _encode(job, pieces, executor, meta.bytes)
         decide = splitter(cfg, raw_dir, meta, cut_at, zip(pieces, results, strict=True))
-        tokenizer: Tokenizer = gpt2_tokenizer()
-        unknown = 0
+        tokenizer: Tokenizer
         if cfg.encoding == "char":
             results, decide, tokenizer, unknown = _characters(cfg, pieces, results, decide)
+        else:
+            tokenizer, unknown = gpt2_tokenizer(), 0
         plans, totals = _plan(cfg, pieces, results, decide, tokenizer)
         if unknown:
             totals["val"].dropped["unknown_characters"] = unknown
