@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
+    triangle: Tensor
+
     def __init__(self, n_embd: int, n_head: int, block_size: int) -> None:
         super().__init__()
         self.n_head = n_head

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,10 @@ def rows(path: Path, times: int) -> Iterator[dict]:
     for _ in range(times):
         for batch in pq.ParquetFile(path).iter_batches(64, columns=["text"]):
             yield from batch.to_pylist()
+
+
+encoding: Any = None
+"""Of a worker process: what it encodes with."""
 
 
 def start_worker() -> None:
@@ -73,7 +78,7 @@ def reference(path: Path, times: int, workers: int, out: Path) -> int:
     return total
 
 
-def ours(raw: Path, workers: int, out: Path, encoder: str) -> int:
+def ours(raw: Path, workers: int, out: Path, encoder: Any) -> int:
     from reprogpt.config import RuntimeConfig, TokenizeConfig
     from reprogpt.tokenization import tokenize
 
