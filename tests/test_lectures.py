@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks import speed_ladder, switches
 from ladder.rungs import names as rungs
 from pipeline.preset import names, values_of
 from reprogpt.config import Config
@@ -70,6 +72,20 @@ def test_both_lectures_are_there_whole() -> None:
     for part, chapters in ((first, 29), (second, 30)):
         rows = [line for line in part.splitlines() if line.startswith("| ")]
         assert len(rows) > chapters
+
+
+def test_the_speed_ladder_has_the_lectures_rungs_in_its_order() -> None:
+    climbed = [rung.name for rung in speed_ladder.rungs(torch.device("cuda"), 4, True)]
+    assert climbed == [*speed_ladder.LECTURE, "4 micro-steps"]
+    last = list(speed_ladder.rungs(torch.device("cpu"), 4, False))[-1]
+    assert (last.flash, last.multiple, last.fused, last.compile) == (True, 64, True, False)
+
+
+def test_a_switch_is_compared_seed_by_seed() -> None:
+    rows = switches.table({"as it is": [2.0, 3.0, 4.0], "rope": [1.9, 2.9, 3.9]}).splitlines()
+    assert rows[-1] == "| rope | 2.9000 | 1.0000 | -0.1000 | 0.0000 |"
+    assert switches.changed("position=rope,qk_norm=true") == {
+        "model": {"position": "rope", "qk_norm": True}}
 
 
 @pytest.mark.slow
