@@ -1,0 +1,86 @@
+"""Batches per second of the loader beside the usual memmap loop (nanoGPT's get_batch).
+
+    python benchmarks/loader.py [--tokens 20000000] [--rounds 5] [--json FILE]
+
+Both read the same shard; the loader also permutes, stitches shards and knows each row's number.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+sys.path.insert(0, str(ROOT / "src"))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from reprogpt.loader import Loader  # noqa: E402
+from reprogpt.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest  # noqa: E402
+
+SHAPES = {"char B12 T64": (12, 64), "B64 T1024": (64, 1024)}
+
+
+def write_shard(folder: Path, tokens: int) -> None:
+    """Random tokens; speed does not depend on what they say."""
+    ids = np.random.default_rng(0).integers(50257, size=tokens, dtype=np.uint16)
+    writer = ShardWriter(folder, "train", tokens)
+    writer.document()
+    writer.write(ids)
+    shards = writer.close()
+    totals = {"train": Totals(documents=1, tokens=tokens, bytes=tokens)}
+    write_manifest(folder, Manifest(shards=tuple(shards), totals=totals,
+                                    tokenizer={"name": "gpt2", "n_vocab": 50257}, corpus={}))
+
+
+def memmap_batch(path: Path, B: int, T: int) -> Callable[[int], Any]:
+    """A fresh memmap a batch and a random row at a time, as nanoGPT reads."""
+    def get(step: int) -> Any:
+        data = np.memmap(path, dtype=np.uint16, mode="r", offset=1024)
+        starts = torch.randint(len(data) - T, (B,))
+        x = torch.stack([torch.from_numpy(data[i:i + T].astype(np.int64)) for i in starts])
+        y = torch.stack([torch.from_numpy(data[i + 1:i + 1 + T].astype(np.int64)) for i in starts])
+        return x, y
+
+    return get
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--tokens", type=int, default=20_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shard(folder, args.tokens)
+        print("| batch | reader | ms a batch | tokens/s |\n|---|---|---:|---:|")
+        for shape, (B, T) in SHAPES.items():
+            ours = Loader(TokenStream(folder, "train"), B * T, T, seed=1).batch
+            readers = {"memmap": memmap_batch(next(folder.glob("train_*.bin")), B, T),
+                       "reprogpt": ours}
+            times: dict[str, list[float]] = {reader: [] for reader in readers}
+            for _ in range(args.rounds):
+                for reader, get in readers.items():
+                    for step in range(10):
+                        start = time.perf_counter()
+                        get(step)
+                        times[reader].append(time.perf_counter() - start)
+            for reader, seconds in times.items():
+                ms = median(seconds) * 1e3
+                rows.append({"batch": shape, "reader": reader, "ms": ms})
+                print(f"| {shape} | {reader} | {ms:.3f} | {B * T / ms * 1e3:,.0f} |")
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
