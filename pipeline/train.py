@@ -36,7 +36,8 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
 
     inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
     contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]
-    run = RunDir.create(runs_root(ROOT), cfg.fingerprint([*contents, *code.items()]), cfg, paths)
+    fingerprint = cfg.fingerprint([*contents, *code.items()])
+    run = RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents)
     try:
         launch(run)
     except TrainingFailed as failed:

@@ -9,14 +9,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reprogpt import checkpoint
 from reprogpt.config import ConfigError
+from reprogpt.launch import launch as start
 from reprogpt.launch import processes
 from reprogpt.run_dir import RunDir, runs_root
-from tests.training import launch, make_run, read_csv, weights, without_times, write_tokens
+from tests.training import config, launch, make_run, read_csv, weights, without_times, write_tokens
 
 LONG = {"max_steps": 150, "batch_tokens": 12 * 16, "eval_interval": 100}
 """Some seconds of training: time enough to be killed in."""
@@ -220,14 +222,41 @@ def test_runs_of_a_temporary_checkout_are_the_main_ones(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_may_go_on_under_edited_code(tmp_path: Path, tokens: Path) -> None:
-    old = make_run(tmp_path, tokens)
+    def again(code: str, max_steps: int = 20, **changes: Any) -> RunDir:
+        cfg = config(runtime={"resume": old.path.name}, train={"max_steps": max_steps}, **changes)
+        return RunDir.create(old.path.parent, code, cfg, old.paths, [("manifest", "12")])
+
+    first = make_run(tmp_path, tokens)
+    old = RunDir.create(first.path.parent, "0" * 16, first.config, first.paths,
+                        [("manifest", "12")])
+    with pytest.raises(ConfigError, match=r"runtime.resume=0{16} has no checkpoint in .*runs"):
+        again("1" * 16)
+    old.write()
     checkpoint.save(old.path, "step_000004", {"step": 4})
-    resumed = make_run(tmp_path, tokens, seed=2, runtime={"resume": old.fingerprint})
+    resumed = again("1" * 16)
     assert resumed.path == old.path
-    record = (old.path / "run.json").read_text()
-    assert resumed.config.fingerprint([]) in record, "who continued it is written down"
-    with pytest.raises(ConfigError, match=r"runtime.resume=0123 has no checkpoint in .*runs"):
-        make_run(tmp_path, tokens, runtime={"resume": "0123"})
+    resumed.write()
+    assert RunDir.open(old.path).fingerprint == "1" * 16
+    assert "0" * 16 in (old.path / "run.json").read_text(), "every code that trained it is named"
+    with pytest.raises(ConfigError, match=r"was trained with seed=1337, not 2: .* null"):
+        again("1" * 16, seed=2)
+    with pytest.raises(ConfigError, match=r"trained with train.max_steps=20, not 30"):
+        again("1" * 16, max_steps=30)
+    checkpoint.save(old.path, "step_000020", {"step": 20})
+    assert again("1" * 16).path == old.path
+    with pytest.raises(ConfigError, match=r"is finished, by other code than this"):
+        again("2" * 16)
+
+
+def test_what_is_at_work_is_not_written_over(tmp_path: Path, tokens: Path) -> None:
+    run = make_run(tmp_path, tokens)
+    run.write()
+    lock = run.lock()
+    before = (run.path / "run.json").read_text()
+    with pytest.raises(ConfigError, match="another trainer"):
+        start(make_run(tmp_path, tokens, runtime={"nproc": 7}))
+    assert (run.path / "run.json").read_text() == before
+    os.close(lock)
 
 
 def test_processes(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:

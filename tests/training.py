@@ -73,6 +73,7 @@ def train(run: RunDir, processes: int = 1) -> None:
 
     Leaves each replica's weights in run.path/rank_N.pt. Raises what rank 0 raised.
     """
+    run.write()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training", "reprogpt.train"])
     with socket.socket() as probe:
@@ -112,6 +113,8 @@ def _member(path: Path, rank: int, world: int, port: int, errors: Any) -> None:
 
 def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
     """Starts the real launcher (torchrun and all) on a run, as its own process."""
+    if not (run.path / "run.json").exists():
+        run.write()
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "reprogpt.launch", str(run.path)], env=env,
                             text=True, stderr=subprocess.PIPE, cwd=run.path, **popen)

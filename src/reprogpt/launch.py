@@ -27,8 +27,10 @@ class TrainingFailed(RuntimeError):
 def launch(run: RunDir) -> None:
     """Trains ``run`` to its end in ``runtime.nproc`` processes. Raises TrainingFailed."""
     die_with_parent()
-    # What only hands the run to a queue leaves the lock to the launcher that the queue starts.
-    held = () if _queues(run) else (run.lock(),)
+    held = [run.lock()]
+    run.write()
+    if _queues(run):  # the launcher that the queue starts takes the lock
+        os.close(held.pop())
     run.failure.unlink(missing_ok=True)
     command = LAUNCHERS[run.config.runtime.launcher](run)
     received: list[int] = []
@@ -53,6 +55,10 @@ def launch(run: RunDir) -> None:
         name = signal.Signals(received[0]).name
         raise TrainingFailed(f"training stopped by {name}; its checkpoint is in runs/"
                              f"{run.path.name}, and the same command continues from there")
+    if status < 0:
+        raise TrainingFailed(f"training was killed by {signal.Signals(-status).name} (is memory "
+                             "short?); the same command continues from the last checkpoint in "
+                             f"runs/{run.path.name}")
     if status != 0:
         raise TrainingFailed(f"training ended with status {status}, the reason is above; the same "
                              f"command continues from the last checkpoint in runs/{run.path.name}")

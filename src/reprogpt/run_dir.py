@@ -7,6 +7,7 @@ checkout even when DVC trains in a temporary copy of it, so that a failed experi
 import fcntl
 import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -39,37 +40,70 @@ class RunDir:
 
     path: Path
     fingerprint: str
+    """Of the params, data and code at hand. The folder's name is another one's when
+    ``runtime.resume`` continues a run under edited code."""
     config: Config
     paths: Paths
+    contents: tuple[tuple[str, str], ...] = ()
+    """(name, sha256) of the data that decides the weights: manifest, initial weights."""
 
     @classmethod
-    def create(cls, root: Path, fingerprint: str, config: Config, paths: Paths) -> Self:
-        """Makes the folder, or finds it again, and writes down what is to run in it.
+    def create(cls, root: Path, fingerprint: str, config: Config, paths: Paths,
+               contents: Iterable[tuple[str, str]] = ()) -> Self:
+        """Makes the folder, or finds it again; writes nothing into it.
 
-        With ``runtime.resume`` the folder is that of the named run. Raises ConfigError when
-        there is none.
+        Raises ConfigError when ``runtime.resume`` names no run, one of other params or data, or
+        one that was finished by other code.
         """
-        name = config.runtime.resume or fingerprint
-        path = root / name
-        if config.runtime.resume and not list(path.glob("step_*.pt")):
-            raise ConfigError(f"params.yaml: runtime.resume={name} has no checkpoint in {root}; "
-                              "name a run that is there, or set it to null")
-        path.mkdir(parents=True, exist_ok=True)
-        known = json.loads((path / "run.json").read_text()) if (path / "run.json").exists() else {}
-        codes = known.get("fingerprints", [])
-        codes += [fingerprint] if fingerprint not in codes else []
-        record = {"fingerprints": codes, "paths": asdict(paths),
-                  "config": config.model_dump(mode="json")}
-        write_json(path / "run.json", record)
-        return cls(path, name, config, paths)
+        run = cls(root / (config.runtime.resume or fingerprint), fingerprint, config, paths,
+                  tuple(sorted(contents)))
+        if config.runtime.resume:
+            run._check_resume()
+        run.path.mkdir(parents=True, exist_ok=True)
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The run that :meth:`create` wrote down; training processes start from it alone, so
+        """The run that :meth:`write` wrote down; training processes start from it alone, so
         an edit of params.yaml in the meantime cannot reach them."""
         known: dict[str, Any] = json.loads((path / "run.json").read_text())
         config = Config.parse(known["config"], source=str(path / "run.json"))
-        return cls(path, path.name, config, Paths(**known["paths"]))
+        return cls(path, known["fingerprints"][-1], config, Paths(**known["paths"]),
+                   tuple((name, digest) for name, digest in known["contents"]))
+
+    def write(self) -> None:
+        """Writes run.json. Only the holder of the lock may: others are at work by what it says."""
+        others = [f for f in self._known().get("fingerprints", []) if f != self.fingerprint]
+        write_json(self.path / "run.json", {
+            "fingerprints": [*others, self.fingerprint], "paths": asdict(self.paths),
+            "contents": self.contents, "config": self.config.model_dump(mode="json")})
+
+    def _known(self) -> dict[str, Any]:
+        try:
+            known: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        except (OSError, ValueError):  # not there yet, or torn by what ended the last run
+            return {}
+        return known
+
+    def _check_resume(self) -> None:
+        name = f"params.yaml: runtime.resume={self.path.name}"
+        steps = sorted(int(p.stem[5:]) for p in self.path.glob("step_*.pt"))
+        known = self._known()
+        if not steps or not known:
+            raise ConfigError(f"{name} has no checkpoint in {self.path.parent}; name a run that "
+                              "is there, or set it to null")
+        before = Config.parse(known["config"], source=str(self.path / "run.json"))
+        old = _identity(before, known["contents"])
+        new = _identity(self.config, self.contents)
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                raise ConfigError(f"{name} was trained with {key}={old.get(key)}, not "
+                                  f"{new.get(key)}: it may differ in code alone; put that back, "
+                                  "or set runtime.resume to null")
+        if steps[-1] >= self.config.train.max_steps and (self.fingerprint
+                                                         not in known["fingerprints"]):
+            raise ConfigError(f"{name} is finished, by other code than this; set it to null to "
+                              "train anew")
 
     def lock(self) -> int:
         """Takes the run for this process and its children; returns the locked descriptor.
@@ -100,3 +134,10 @@ def runs_root(checkout: Path) -> Path:
     """The runs/ of ``checkout``, or of the main one when this is a copy in DVC's temporaries."""
     main, inside, _ = str(checkout.resolve()).partition("/.dvc/tmp/exps/")
     return Path(main if inside else checkout) / "runs"
+
+
+def _identity(config: Config, contents: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """Key -> value of all that decides a run's weights, code aside."""
+    flat = {f"{section}.{key}": value for section in ("model", "train")
+            for key, value in getattr(config, section).canonical().items()}
+    return flat | {"seed": config.seed} | {name: digest[:16] for name, digest in contents}

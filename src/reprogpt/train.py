@@ -208,7 +208,7 @@ class Trainer:
         changed = [f"{k} {v} -> {self._numerics()[k]}" for k, v in state["numerics"].items()
                    if self._numerics().get(k) != v]
         if self.process.is_first:
-            print(f"continuing run {self.run_dir.fingerprint} from step {self.step}",
+            print(f"continuing run {self.run_dir.path.name} from step {self.step}",
                   file=sys.stderr)
             if changed:
                 print("this continuation is no longer bit-identical to an uninterrupted run: "
@@ -240,7 +240,7 @@ class Trainer:
             "val_loss": self.best["loss"] if self.best else self.journal.last("val_loss"),
             "tokens_per_second": speed, "seconds": self.seconds,
             "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
-            "parameters": self.model.num_parameters(), "fingerprint": self.run_dir.fingerprint,
+            "parameters": self.model.num_parameters(), "fingerprint": self.run_dir.path.name,
         })
 
     # The clock runs while tokens are trained on: not while validating or saving.
@@ -265,9 +265,12 @@ def main() -> int:
     """Runs one process; the exit status is 0 when the run is finished."""
     die_with_parent()
     run = RunDir.open(Path(sys.argv[1]))
+    started = False
     try:
         with process_group(run.config.runtime.device, run.config.runtime.timeout) as process:
-            Trainer(run, process).run()
+            trainer = Trainer(run, process)
+            started = True
+            trainer.run()
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 75  # EX_TEMPFAIL: try again
@@ -278,6 +281,11 @@ def main() -> int:
         run.failure.write_text("out of memory: set runtime.micro_batch lower than it is "
                                f"(or to auto); no result depends on it ({str(error)[:120]})")
         return 1
+    except Exception as error:
+        if not started:  # nor is it when the run cannot even be built
+            run.failure.write_text("training could not start, the traceback is above: "
+                                   f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        raise
     return 0
 
 
