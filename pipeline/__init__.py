@@ -44,9 +44,10 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Path = PARAMS_FILE) -> I
     """Runs the body of stage ``name`` between the border and the seal.
 
     Yields the params. Bad ones, or a ConfigError out of the body, end in one line and exit code
-    2; the first before the stage touched a file. An edit of the stage's params or code while the
-    body ran ends in exit code 1 (see sealed.py). Import what is slow inside the body: the seal
-    then stands before the code is read.
+    2; the first before the stage touched a file. Any other ValueError, which is how the library
+    says what is wrong with a file, ends in one line and exit code 1; so does an edit of the
+    stage's params or code while the body ran (see sealed.py). Import what is slow inside the body:
+    the seal then stands before the code is read.
     """
     try:
         seal = Seal.take(name, dvc_file)
@@ -54,6 +55,8 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Path = PARAMS_FILE) -> I
         yield config
     except ConfigError as error:
         _stop(str(error), 2)
+    except ValueError as error:
+        _stop(str(error), 1)
     broken = seal.broken()
     if broken:
         _stop(broken, 1)

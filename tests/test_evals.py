@@ -89,7 +89,7 @@ def test_batch_and_processes_do_not_matter(batch_rows):
 
 
 def test_a_split_without_one_window_is_refused():
-    with pytest.raises(ValueError, match="both must exceed model.block_size = 12"):
+    with pytest.raises(ValueError, match="not one window of model.block_size = 12"):
         validation_loss(random_model(VOCAB), Tokens(12), BYTES, ALONE, val_tokens=None,
                         block_size=T)
 

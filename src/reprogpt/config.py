@@ -144,7 +144,7 @@ class ModelConfig(Section):
     """T: the longest context, in tokens."""
     dropout: Fraction
     bias: bool
-    init_from: str | None
+    init_from: Annotated[str, Field(min_length=1)] | None
     """Start from these weights: a model directory, or a Hub id such as gpt2."""
     position: Literal["learned", "rope"] = "learned"
     """A table added to the embedding, or a rotation of q and k (Su et al., 2021)."""
@@ -189,7 +189,7 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """The recipe."""
 
-    max_steps: Counts0
+    max_steps: Annotated[int, Field(ge=0, lt=2**40)]
     batch_tokens: Count
     """Tokens in one optimizer step, over all processes and micro-steps."""
     lr: Positive
@@ -309,7 +309,8 @@ class RuntimeConfig(Section):
     checkpoint_interval: Count
     """Steps between checkpoints: what a kill can cost."""
     launcher: Literal["torchrun", "slurm"]
-    resume: str | None
+    resume: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$",
+                                 title="16 hex digits, the name of a folder in runs/")] | None
     """Continue the unfinished run with this fingerprint, under edited code."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Several processes: ddp gives each a whole model, fsdp cuts weights, gradients and optimizer
@@ -340,7 +341,7 @@ class Config(Section):
 
     preset: str
     """The preset that these params started from; `python -m pipeline.preset NAME` writes it."""
-    seed: Counts0
+    seed: Annotated[int, Field(ge=0, lt=2**62)]
     download: DownloadConfig
     tokenize: TokenizeConfig
     model: ModelConfig
@@ -359,6 +360,16 @@ class Config(Section):
                 close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
                 fix = f"did you mean {close[0]}?" if close else "choose one of them"
                 raise ValueError(f"{key}||must be {', '.join(known[:-1])} or {known[-1]}||{fix}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_windows(self) -> Self:
+        block = self.model.block_size
+        for key, tokens in (("train.val_tokens", self.train.val_tokens),
+                            ("evaluate.val_tokens", self.evaluate.val_tokens)):
+            if tokens is not None and tokens < block:
+                raise ValueError(f"{key}||must hold one window of model.block_size = {block} "
+                                 f"tokens||try {16 * block}")
         return self
 
     @model_validator(mode="after")

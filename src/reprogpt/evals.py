@@ -64,9 +64,9 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
     # The last target is one past its window, so a split of exactly n windows holds n - 1.
     windows = min(total // block_size, (stream.n_tokens - 1) // block_size)
     if windows < 1:
-        raise ValueError(f"the validation split has {stream.n_tokens} tokens and val_tokens is "
-                         f"{val_tokens}: both must exceed model.block_size = {block_size}; hold "
-                         "out more text (tokenize.val_fraction)")
+        raise ValueError(f"the validation split has {stream.n_tokens} tokens, of which val_tokens "
+                         f"scores {total}: not one window of model.block_size = {block_size}; "
+                         "hold out more text (tokenize.val_fraction), or raise val_tokens")
     batch_rows = batch_rows or max(1, EVAL_TOKENS // block_size)
     sums = torch.zeros(windows, 3, dtype=torch.float64)  # nll, targets, bytes of each window
     bytes_of = torch.from_numpy(np.asarray(token_bytes, dtype=np.int64))

@@ -95,7 +95,10 @@ def read_questions(file: str | Path, tokenizer: Tokenizer, count: int | None = N
     everything = Path(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
     count = len(everything) if count is None else min(count, len(everything))
     chosen = [i * len(everything) // count for i in range(count)]
-    return [render(i, json.loads(everything[i]), tokenizer) for i in chosen]
+    try:
+        return [render(i, json.loads(everything[i]), tokenizer) for i in chosen]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: is damaged ({error}); run the stage download again") from None
 
 
 def render(index: int, example: dict[str, Any], tokenizer: Tokenizer) -> Question:

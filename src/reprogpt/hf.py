@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -140,7 +141,11 @@ def read_weights(path: str | Path) -> Weights:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path}: no config.json; give a model directory in the Hugging Face "
                          "layout (config.json, model.safetensors)")
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}/config.json: is damaged ({error}); make or fetch the model "
+                         "again") from None
     if config.get("model_type") == OWN_TYPE:
         cfg = ModelConfig.model_validate(config[OWN_TYPE])
         tensors = _read_safetensors(path)
@@ -194,12 +199,20 @@ def _from_config(config: Mapping[str, Any]) -> ModelConfig:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     single, index = path / "model.safetensors", path / "model.safetensors.index.json"
     if single.is_file():
-        return load_file(single)
+        return _load(single)
     if index.is_file():
         parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return {k: v for part in parts for k, v in load_file(path / Path(part).name).items()}
+        return {k: v for part in parts for k, v in _load(path / Path(part).name).items()}
     raise ValueError(f"{path}: no model.safetensors; pickled weights (pytorch_model.bin) are not "
                      "read, since opening one runs its code: save it with safetensors first")
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: is damaged or cut short ({error}); make or fetch the model "
+                         "again") from None
 
 
 def _check_shape(cfg: ModelConfig, vocab_size: int, weights: Weights) -> None:
