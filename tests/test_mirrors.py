@@ -134,6 +134,21 @@ def test_a_wheel_that_is_not_there_is_told(monkeypatch):
         fetch(file)
 
 
+def test_the_size_of_a_folder_that_vanishes(tmp_path, monkeypatch):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/file").write_bytes(b"xyz")
+    assert mirrors._size_below(tmp_path) == 3
+    real = os.scandir
+
+    def vanishing(path):
+        if str(path).endswith("b"):
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert mirrors._size_below(tmp_path) == 0
+
+
 def test_two_processes_share_one_fetch(server, tmp_path):
     program = ("import sys; from reprogpt.mirrors import *\n"
                f"print(fetch(Mirrored('x', '{SHA}', (Url('{url(server)}'),))).stat().st_size)")

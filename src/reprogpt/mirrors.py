@@ -221,9 +221,10 @@ def _run_pip(requirement: str, folder: Path) -> tuple[Path | None, str]:
 
 def _size_below(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # pip moved it on
-            continue
+    for place, _, names in os.walk(folder):  # which passes over folders that vanish meanwhile
+        for name in names:
+            try:
+                total += (Path(place) / name).stat().st_size
+            except FileNotFoundError:  # pip moved it on
+                continue
     return total
