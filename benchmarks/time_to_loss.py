@@ -99,7 +99,7 @@ def nanogpt_run(tokens: Path, checkout: str, seed: int, steps: int = 2000) -> Ru
               else 1e-4 + 0.5 * (1 + math.cos(math.pi * done)) * 9e-4)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        loss = model(both[:, :-1], both[:, 1:])[1]
+        loss = model(both[:, :-1].contiguous(), both[:, 1:].contiguous())[1]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
