@@ -7,6 +7,7 @@ The harness's own prompts, tokenization, batching and scoring, on the same quest
 """
 
 import argparse
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -24,18 +25,17 @@ DATA = Path("data/hellaswag/hellaswag_val.jsonl")
 
 def by_the_harness(model: Path, examples: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     """Sums of nll (examples, 4), and what each is divided by."""
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks.hellaswag.utils import preprocess
-
+    instance_of = importlib.import_module("lm_eval.api.instance").Instance
+    preprocess = importlib.import_module("lm_eval.tasks.hellaswag.utils").preprocess
+    scorer_of = importlib.import_module("lm_eval.models.huggingface").HFLM
     requests, lengths = [], []
     for n, doc in enumerate(examples):
         query = preprocess(f"{doc['activity_label']}: {doc['ctx_a']} {doc['ctx_b'].capitalize()}")
         for k, ending in enumerate(doc["endings"]):
             choice = preprocess(ending)
-            requests.append(Instance("loglikelihood", doc, (query, f" {choice}"), 4 * n + k))
+            requests.append(instance_of("loglikelihood", doc, (query, f" {choice}"), 4 * n + k))
             lengths.append(len(choice))
-    scorer = HFLM(str(model), device="cpu", dtype="float32", batch_size=1)
+    scorer = scorer_of(str(model), device="cpu", dtype="float32", batch_size=1)
     sums = [-logp for logp, _ in scorer.loglikelihood(requests)]
     return np.array(sums).reshape(-1, 4), np.array(lengths).reshape(-1, 4)
 
