@@ -31,7 +31,7 @@ from reprogpt.shards import read_manifest
 CPU_LOGITS = 128 * 50304
 """Logits at a time on a CPU: as float32 26 MB, about a last-level cache, and 128 rows of GPT-2's
 vocabulary. On a GPU they are computed whole."""
-CPU_FLOPS, COMPILE_GAIN, COMPILE_SECONDS = 6e10, 0.2, 5.0
+CPU_FLOPS, COMPILE_GAIN, COMPILE_SECONDS = 6e10, 0.1, 4.0
 """What compiling is weighed by: float32 FLOP/s of a core, the part of the blocks' time that it
 saves, and its cost per layer (docs/speed.md has the measurements)."""
 CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
