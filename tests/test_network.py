@@ -79,6 +79,7 @@ def test_logits_in_chunks_of_any_size_change_nothing_but_rounding(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a C++ compiler at work, on a machine that may be busy
 def test_a_compiled_step_is_an_eager_one() -> None:
     cfg = config(model={"dropout": 0.1, "n_layer": 1})
     assert three_steps(cfg, 5, compiled=True) == pytest.approx(three_steps(cfg, 5), rel=1e-4)
