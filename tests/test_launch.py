@@ -124,6 +124,7 @@ def test_a_signal_saves_and_stops(tmp_path: Path, tokens: Path, name: str) -> No
 def test_nothing_outlives_what_started_it(tmp_path: Path, tokens: Path) -> None:
     """The launcher's parent (DVC, say) is killed alone: training saves and ends by itself."""
     run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000})
+    run.write()
     parent = subprocess.Popen([sys.executable, "-c", (
         "import sys; from reprogpt.run_dir import RunDir; from tests.training import launch;"
         "from pathlib import Path; launch(RunDir.open(Path(sys.argv[1]))).wait()"),
