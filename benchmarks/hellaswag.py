@@ -18,8 +18,8 @@ import torch.nn.functional as F
 
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
+from reprogpt.corpus.hellaswag_source import fetch_hellaswag
 from reprogpt.hellaswag import Prompt, Question, read_questions, score
-from reprogpt.hellaswag_source import fetch_hellaswag
 from reprogpt.hf import load_model
 from reprogpt.model import GPT
 from reprogpt.runtime import Process

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {"download": "reprogpt.raw", "tokenize": "reprogpt.tokenization"}
+STAGES = {"download": "reprogpt.corpus.raw", "tokenize": "reprogpt.tokenization"}
 """The stages that need no torch, and the module that each calls."""
 
 

@@ -23,9 +23,9 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from reprogpt.config import Config, merge, read_yaml  # noqa: E402
 from reprogpt.launch import launch  # noqa: E402
-from reprogpt.run_dir import Paths, RunDir  # noqa: E402
 from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest  # noqa: E402
 from reprogpt.tokenizers import CharTokenizer  # noqa: E402
+from reprogpt.training.run_dir import Paths, RunDir  # noqa: E402
 
 SIZES = {
     "4L/128 T64 B24": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64, "rows": 24},

@@ -22,7 +22,7 @@ from pipeline import PARAMS_FILE  # noqa: E402 (it puts this checkout's src on t
 from reprogpt.config import Config, merge, read_yaml  # noqa: E402
 from reprogpt.files import sha256_of  # noqa: E402
 from reprogpt.launch import launch  # noqa: E402
-from reprogpt.run_dir import Paths, RunDir, runs_root  # noqa: E402
+from reprogpt.training.run_dir import Paths, RunDir, runs_root  # noqa: E402
 
 
 def changed(switches: str) -> dict[str, Any]:

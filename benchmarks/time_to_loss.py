@@ -30,11 +30,11 @@ from reprogpt.architectures import build_model  # noqa: E402
 from reprogpt.config import Config, merge, read_yaml  # noqa: E402
 from reprogpt.evals import validation_loss  # noqa: E402
 from reprogpt.loader import Loader  # noqa: E402
-from reprogpt.network import Network  # noqa: E402
 from reprogpt.optim import build_optimizer  # noqa: E402
 from reprogpt.runtime import Process, keep_freed_memory, set_determinism  # noqa: E402
 from reprogpt.shards import TokenStream  # noqa: E402
 from reprogpt.tokenizers import load_tokenizer  # noqa: E402
+from reprogpt.training.network import Network  # noqa: E402
 
 Run = Iterator[tuple[int, Callable[[], float]]]
 """A training: yields (steps done, how to validate) after every step."""

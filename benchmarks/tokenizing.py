@@ -92,8 +92,8 @@ def ours(raw: Path, workers: int, out: Path, encoder: Any) -> int:
 
 
 def make_raw(path: Path, times: int, raw: Path) -> None:
-    from reprogpt.collect import Source, collect
-    from reprogpt.raw import Document, Meta, write_meta
+    from reprogpt.corpus.collect import Source, collect
+    from reprogpt.corpus.raw import Document, Meta, write_meta
 
     source = Source("benchmark", "", lambda first: (Document(r["text"]) for r in rows(path, times)))
     write_meta(raw, Meta("benchmark", "0", tuple(collect([source], raw))))

@@ -74,9 +74,9 @@ def ours(size: tuple[int, ...], checkout: str, compiled: bool = False) -> Step:
     from reprogpt.architectures import build_model
     from reprogpt.config import Config, merge, read_yaml
     from reprogpt.loader import Batch
-    from reprogpt.network import Network
     from reprogpt.optim import build_optimizer
     from reprogpt.runtime import Process, keep_freed_memory, set_determinism
+    from reprogpt.training.network import Network
 
     n_layer, n_head, n_embd, T, B, V = size
     shape = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "block_size": T}

@@ -12,7 +12,7 @@ from pipeline import ROOT
 from pipeline.sealed import Seal
 from pipeline.train import train
 from reprogpt.config import Config, ConfigError
-from reprogpt.run_dir import Paths
+from reprogpt.training.run_dir import Paths
 
 SMALL = 64
 """Below this width a thread costs more than its share of the work saves."""

@@ -21,17 +21,19 @@ EXEMPT = {
     "src/reprogpt/mirrors.py": "every file that it fetches is checked by sha256",
     "src/reprogpt/transfer.py": "how mirrors.py moves bytes; checked likewise",
     "src/reprogpt/launch.py": "how processes are started; results do not depend on the topology",
-    "src/reprogpt/agent.py": "how processes are watched; what they compute is train.py's",
-    "src/reprogpt/run_dir.py": "where a run is kept, not what is in it",
+    "src/reprogpt/training/agent.py": "how processes are watched; what they compute is train.py's",
+    "src/reprogpt/training/run_dir.py": "where a run is kept, not what is in it",
     "src/reprogpt/signals.py": "how a run is stopped; a resumed run ends with the same weights",
-    "ladder/__init__.py": "empty but for its docstring",
+    **{f"{folder}/__init__.py": "empty but for its docstring"
+       for folder in ("ladder", "src/reprogpt/corpus", "src/reprogpt/encoding",
+                      "src/reprogpt/training")},
     "pipeline/__init__.py": "the border that every stage passes: params in, seal, exit codes",
     "pipeline/preset.py": "writes params.yaml, whose values are tracked",
     "pipeline/sealed.py": "fails a stage whose inputs moved; never changes a result",
 }
 NOT_FOLLOWED = {
-    "src/reprogpt/probes.py": "looks on while a model trains and touches no weight: an edit of how "
-                              "samples are drawn must not cost a finished training",
+    "src/reprogpt/training/probes.py": "looks on while a model trains and touches no weight: an "
+                                       "edit of how samples are drawn must not cost a training",
 }
 EXEMPT |= NOT_FOLLOWED
 STAGES = ("download", "tokenize", "train", "evaluate", "sample")

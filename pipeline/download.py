@@ -8,9 +8,9 @@ from pipeline import ROOT, stage
 def main() -> None:
     with stage("download") as cfg:
         from reprogpt.corpora import download
+        from reprogpt.corpus.hellaswag_source import fetch_hellaswag
+        from reprogpt.corpus.hub import fetch_model
         from reprogpt.generated import TASKS
-        from reprogpt.hellaswag_source import fetch_hellaswag
-        from reprogpt.hub import fetch_model
         from reprogpt.transfer import TransferError
 
         try:

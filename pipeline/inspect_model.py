@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 def _fetched(name: str) -> Path:
     if (Path(name) / "config.json").is_file() or Path(name).is_absolute():
         return Path(name)
-    from reprogpt.hub import fetch_model
+    from reprogpt.corpus.hub import fetch_model
 
     folder = ROOT / "data/inspect" / name.replace("/", "--")
     fetch_model(name, folder)

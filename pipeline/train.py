@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline import DVC_FILE, ROOT, stage
 from pipeline.sealed import Seal
 from reprogpt.config import Config
-from reprogpt.run_dir import Paths
+from reprogpt.training.run_dir import Paths
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     """
     from reprogpt.files import sha256_of
     from reprogpt.launch import TrainingFailed, launch
-    from reprogpt.run_dir import RunDir, runs_root
+    from reprogpt.training.run_dir import RunDir, runs_root
 
     inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
     contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]

@@ -13,14 +13,14 @@ from pathlib import Path
 def answer(job: dict) -> dict:
     import huggingface_hub.constants
 
-    import reprogpt.hub_corpus
+    import reprogpt.corpus.hub_corpus
     from reprogpt.config import DownloadConfig
     from reprogpt.corpora import download
-    from reprogpt.hub import fetch_model
-    from reprogpt.raw import read_documents
+    from reprogpt.corpus.hub import fetch_model
+    from reprogpt.corpus.raw import read_documents
     from reprogpt.transfer import TransferError
 
-    reprogpt.hub_corpus.PAUSE = 0.05
+    reprogpt.corpus.hub_corpus.PAUSE = 0.05
     huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that small files break in the middle
     os.environ["REPROGPT_CACHE"] = job["cache"]
     out = Path(job["out"])

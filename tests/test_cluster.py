@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from reprogpt import cluster
-from reprogpt.collect import Source, collect
 from reprogpt.config import RuntimeConfig, TokenizeConfig
+from reprogpt.corpus.collect import Source, collect
+from reprogpt.corpus.raw import Document, Meta, write_meta
+from reprogpt.encoding import cluster
 from reprogpt.mirrors import cache_dir
 from reprogpt.params_file import ConfigError
-from reprogpt.raw import Document, Meta, write_meta
 from reprogpt.tokenization import tokenize
 from reprogpt.tokenizers import ENCODER_JSON, VOCAB_BPE, fetch
 

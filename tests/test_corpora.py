@@ -15,16 +15,16 @@ import pytest
 import zstandard
 
 from reprogpt import corpora
-from reprogpt.collect import Budget, Source, collect
 from reprogpt.config import DownloadConfig, TokenizeConfig
 from reprogpt.corpora import Corpus, download
-from reprogpt.corpus_files import read_file
-from reprogpt.hellaswag_source import HELLASWAG
-from reprogpt.hub import MARKER, fetch_model
+from reprogpt.corpus.collect import Budget, Source, collect
+from reprogpt.corpus.corpus_files import read_file
+from reprogpt.corpus.hellaswag_source import HELLASWAG
+from reprogpt.corpus.hub import MARKER, fetch_model
+from reprogpt.corpus.plays import render_play
+from reprogpt.corpus.raw import Document, read_documents, read_meta
 from reprogpt.mirrors import Local, Mirrored, cache_dir
 from reprogpt.params_file import ConfigError
-from reprogpt.plays import render_play
-from reprogpt.raw import Document, read_documents, read_meta
 from reprogpt.shards import TokenStream, header, read_manifest
 from reprogpt.tokenization import tokenize
 from reprogpt.tokenizers import ENCODER_JSON, VOCAB_BPE, fetch, gpt2_tokenizer
@@ -89,7 +89,7 @@ def test_rows_of_every_format(name, packed, first):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.txt.gz", "A.TXT.zst"])
 def test_a_text_file_is_one_document_unchanged(name, monkeypatch):
-    monkeypatch.setattr("reprogpt.corpus_files._TEXT_CHUNK", 5)  # characters get cut in two
+    monkeypatch.setattr("reprogpt.corpus.corpus_files._TEXT_CHUNK", 5)  # characters get cut in two
     text = "tabs\tCRLF\r\nüñí 🙂 no end of line"
     data = text.encode("utf-8-sig")
     if name.lower().endswith(".gz"):
@@ -168,7 +168,7 @@ def take(folder, *counted, part_bytes=100, **limits):
 
 
 def corpora_read(folder, part):
-    from reprogpt.raw import read_part
+    from reprogpt.corpus.raw import read_part
 
     return list(read_part(folder, part))
 

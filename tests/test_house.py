@@ -2,33 +2,44 @@
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, run
 
 LIBRARY = ROOT / "src/reprogpt"
-FILES = sorted(p.stem for p in LIBRARY.glob("*.py") if p.stem != "__init__")
+FILES = sorted(".".join(p.relative_to(LIBRARY).with_suffix("").parts)
+               for p in LIBRARY.rglob("*.py") if p.stem != "__init__")
 HEAVY = {"datasets", "dvc", "huggingface_hub", "pandas", "pyarrow", "ruamel", "transformers",
          "zstandard"}
 
 
 def tree() -> list[str]:
-    """The library's files in the order of README's tree."""
+    """The library's modules in the order of README's tree: `model`, or `corpus.raw` in a folder."""
     below = (ROOT / "README.md").read_text().split("    src/reprogpt/")[1].split("    ladder/")[0]
-    return re.findall(r"(?m)^      (\w+)\.py +\S", below)
+    found, folder = [], ""
+    for deeper, name, kind in re.findall(r"(?m)^      (  )?(\w+)(\.py|/) +\S", below):
+        folder = folder if deeper else ""
+        if kind == "/":
+            folder = f"{name}."
+        else:
+            found.append(folder + name)
+    return found
+
+
+def path_of(name: str) -> Path:
+    return LIBRARY / f"{name.replace('.', '/')}.py"
 
 
 def imported(name: str) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse((LIBRARY / f"{name}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "reprogpt":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reprogpt."):
-            found.add(str(node.module).split(".")[1])
+    for node in ast.walk(ast.parse(path_of(name).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reprogpt"):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("reprogpt.")}
-    return found & set(FILES)
+            found |= {alias.name for alias in node.names}
+    return {module.removeprefix("reprogpt.") for module in found} & set(FILES)
 
 
 def test_the_readme_has_every_file_of_the_library_once() -> None:
@@ -43,12 +54,13 @@ def test_a_file_imports_only_what_stands_above_it(name: str) -> None:
 
 
 def test_no_file_is_a_drawer() -> None:
-    assert not {"utils", "util", "common", "helpers", "misc"} & set(FILES)
+    names = {part for file in FILES for part in file.split(".")}
+    assert not {"utils", "util", "common", "helpers", "misc"} & names
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_slow_to_import_stands_in_a_function(name: str) -> None:
-    module = ast.parse((LIBRARY / f"{name}.py").read_text())
+    module = ast.parse(path_of(name).read_text())
     names = {alias.name for node in module.body if isinstance(node, ast.Import)
              for alias in node.names}
     names |= {str(node.module) for node in module.body if isinstance(node, ast.ImportFrom)}
@@ -56,8 +68,8 @@ def test_what_is_slow_to_import_stands_in_a_function(name: str) -> None:
 
 
 def test_text_is_downloaded_and_tokenized_without_torch() -> None:
-    script = ("import sys, reprogpt.corpora, reprogpt.tasks, reprogpt.tokenization, reprogpt.hub\n"
-              "import reprogpt.launch\n"
+    script = ("import sys, reprogpt.corpora, reprogpt.tasks, reprogpt.tokenization\n"
+              "import reprogpt.corpus.hub, reprogpt.launch\n"
               "sys.exit('torch' in sys.modules)")
     done = run("python", "-c", script, cwd=ROOT, PYTHONPATH="src")
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reprogpt.remote import RemoteFile
+from reprogpt.corpus.remote import RemoteFile
 from reprogpt.transfer import TransferError
 from tests.hub_server import COMMIT, HubServer
 
@@ -154,7 +154,7 @@ def test_other_bytes_midway_are_never_kept(hub, tmp_path):
 def test_no_way_to_the_hub_is_told_at_once(monkeypatch):
     import huggingface_hub.constants
 
-    from reprogpt.hub_corpus import _knock
+    from reprogpt.corpus.hub_corpus import _knock
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(TransferError, match=r"the Hub \(http://127.0.0.1:9\) cannot be reached"):

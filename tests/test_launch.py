@@ -17,7 +17,7 @@ from reprogpt import checkpoint
 from reprogpt.config import ConfigError
 from reprogpt.launch import launch as start
 from reprogpt.launch import processes
-from reprogpt.run_dir import RunDir, runs_root
+from reprogpt.training.run_dir import RunDir, runs_root
 from tests.training import config, launch, make_run, read_csv, weights, without_times, write_tokens
 
 LONG = {"max_steps": 150, "batch_tokens": 12 * 16, "eval_interval": 100}
@@ -46,7 +46,7 @@ def workers(run: RunDir) -> list[int]:
     """The training processes among them."""
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in members(run)}
     return [pid for pid, command in commands.items()
-            if "reprogpt.train" in command and "reprogpt.agent" not in command]
+            if "reprogpt.train" in command and "reprogpt.training.agent" not in command]
 
 
 def wait_for(condition: object, what: str, seconds: float = 90) -> None:
@@ -126,7 +126,8 @@ def test_nothing_outlives_what_started_it(tmp_path: Path, tokens: Path) -> None:
     run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000})
     run.write()
     parent = subprocess.Popen([sys.executable, "-c", (
-        "import sys; from reprogpt.run_dir import RunDir; from tests.training import launch;"
+        "import sys; from reprogpt.training.run_dir import RunDir;"
+        "from tests.training import launch;"
         "from pathlib import Path; launch(RunDir.open(Path(sys.argv[1]))).wait()"),
         str(run.path)], env=os.environ | {"PYTHONPATH": "src:."})
     wait_for_step(run, 4)

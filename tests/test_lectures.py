@@ -12,8 +12,8 @@ from ladder.rungs import names as rungs
 from pipeline.preset import names, values_of
 from reprogpt.config import Config
 from reprogpt.corpora import download
-from reprogpt.run_dir import Paths, RunDir
 from reprogpt.tokenization import tokenize
+from reprogpt.training.run_dir import Paths, RunDir
 from tests.conftest import ROOT
 from tests.training import train
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from reprogpt import network
 from reprogpt.architectures import build_model
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.loader import Batch
 from reprogpt.loss import MASKED
-from reprogpt.network import Network, pays
 from reprogpt.optim import build_optimizer
 from reprogpt.runtime import Process
+from reprogpt.training import network
+from reprogpt.training.network import Network, pays
 
 VOCAB = 101
 TINY = {"model": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16},

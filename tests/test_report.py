@@ -14,12 +14,12 @@ from test_hellaswag import ALONE, EXAMPLE, LETTERS, Part
 
 from reprogpt import hf
 from reprogpt.config import ConfigError, EvaluateConfig, SampleConfig, SuitesConfig, TrainConfig
-from reprogpt.probes import Probes
 from reprogpt.references import nearest
 from reprogpt.report import evaluate
 from reprogpt.samples import page, read_prompts, write
 from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest
 from reprogpt.tokenizers import CharTokenizer
+from reprogpt.training.probes import Probes
 
 torch.set_num_threads(1)
 TOKENIZER = CharTokenizer(LETTERS.replace("~", ""))

@@ -7,7 +7,7 @@ import torch
 
 from reprogpt import checkpoint
 from reprogpt.config import ConfigError
-from reprogpt.run_dir import RunDir
+from reprogpt.training.run_dir import RunDir
 from tests.training import config, make_run, read_csv, train, write_tokens
 
 

@@ -13,12 +13,12 @@ import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reprogpt.collect import Source, collect
 from reprogpt.config import RuntimeConfig, TokenizeConfig
-from reprogpt.encoder import encoder
+from reprogpt.corpus.collect import Source, collect
+from reprogpt.corpus.raw import Document, Meta, read_documents, read_meta, write_meta
+from reprogpt.encoding.encoder import encoder
+from reprogpt.encoding.pieces import cut, safe_cut
 from reprogpt.params_file import ConfigError
-from reprogpt.pieces import cut, safe_cut
-from reprogpt.raw import Document, Meta, read_documents, read_meta, write_meta
 from reprogpt.shards import TokenStream, read_manifest
 from reprogpt.tokenization import tokenize
 from reprogpt.tokenizers import gpt2_tokenizer, load_tokenizer
@@ -184,7 +184,7 @@ def test_a_repeated_run_encodes_nothing(tmp_path, monkeypatch):
     def never(*args):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("reprogpt.pieces._make", never)
+    monkeypatch.setattr("reprogpt.encoding.pieces._make", never)
     assert tokenize(config(), folder, tmp_path / "out") == first
     with pytest.raises(AssertionError, match="again"):
         tokenize(config(), raw(tmp_path / "raw2", [*texts, "new"]), tmp_path / "out")
@@ -209,7 +209,7 @@ def test_a_grown_corpus_keeps_its_validation_set_and_its_full_shards(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-import reprogpt.pieces as pieces
+import reprogpt.encoding.pieces as pieces
 from tests.test_tokenization import config, tokenize
 made = pieces._make
 def slowly(*arguments):
@@ -236,10 +236,10 @@ def test_a_killed_run_goes_on_at_the_last_finished_piece(tmp_path, monkeypatch):
     done = len(list(pieces.rglob("*.npz")))
     assert 5 <= done < 60
     assert not (tmp_path / "out/manifest.json").exists()
-    import reprogpt.pieces
+    import reprogpt.encoding.pieces
 
-    made, real = [], reprogpt.pieces._make
-    monkeypatch.setattr("reprogpt.pieces._make", lambda *a: made.append(a) or real(*a))
+    made, real = [], reprogpt.encoding.pieces._make
+    monkeypatch.setattr("reprogpt.encoding.pieces._make", lambda *a: made.append(a) or real(*a))
     resumed = tokenize(config(), folder, tmp_path / "out", piece_bytes=1000)
     assert len(made) == 60 - done
     monkeypatch.setenv("REPROGPT_CACHE", str(tmp_path / "fresh"))
@@ -387,7 +387,7 @@ def test_every_encoder_gives_the_same_ids(choice):
 
 
 def test_a_fast_encoder_that_differs_is_not_used(monkeypatch):
-    monkeypatch.setattr("reprogpt.encoder._riptoken", lambda tokenizer: lambda text: [0])
+    monkeypatch.setattr("reprogpt.encoding.encoder._riptoken", lambda tokenizer: lambda text: [0])
     encoder.cache_clear()
     assert encoder("gpt2", "auto").batch(b"hello", np.array([5]), False)[0].tolist() == [31373]
     with pytest.raises(ValueError, match="gives other ids"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from reprogpt import checkpoint
-from reprogpt.run_dir import RunDir
 from reprogpt.runtime import Process
 from reprogpt.train import Trainer
-from reprogpt.watch import NotFinite
+from reprogpt.training.run_dir import RunDir
+from reprogpt.training.watch import NotFinite
 from tests.training import make_run, read_csv, train, weights, without_times, write_tokens
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_run.json"

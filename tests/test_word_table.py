@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reprogpt.encoding.word_table import WordTable
 from reprogpt.tokenizers import GPT2_EOT, gpt2_tokenizer
-from reprogpt.word_table import WordTable
 
 PARTS = ["a", "word's", "'", "s", "'s", "'ll", "'re", "'ve", "'d", " ", "  ", "\n", "\r\n",
          "\u3000", "\xa0", "\x1c", "\x85", "9", "42", "日本", "。", "é", "e\u0301", "!", "...",

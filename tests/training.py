@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.journal import COLUMNS, Row
-from reprogpt.run_dir import Paths, RunDir
 from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest
 from reprogpt.tokenizers import CharTokenizer
+from reprogpt.training.journal import COLUMNS, Row
+from reprogpt.training.run_dir import Paths, RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 ALPHABET = "abcdefghijklmnopqrstuvwxyz .\n"

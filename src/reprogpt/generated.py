@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from reprogpt.config import DownloadConfig, TaskConfig
 from reprogpt.corpora import Corpus, Open, whole
-from reprogpt.raw import Document
+from reprogpt.corpus.raw import Document
 from reprogpt.tasks import END, VERSION, held_out, longest, problems
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 
 import reprogpt
-from reprogpt.run_dir import RunDir
 from reprogpt.signals import SIGNALS, die_with_parent
+from reprogpt.training.run_dir import RunDir
 
 GRACE_SECONDS = 40.0
 """After a signal: time for a checkpoint. torchrun itself kills its workers after 30 s."""
@@ -101,7 +101,7 @@ def gpu_count(device_setting: str) -> int:
 
 
 def _torchrun(run: RunDir) -> list[str]:
-    return [sys.executable, "-m", "reprogpt.agent", "--standalone",
+    return [sys.executable, "-m", "reprogpt.training.agent", "--standalone",
             f"--nproc-per-node={processes(run)}", *_torchrun_options(run)]
 
 
@@ -121,7 +121,7 @@ def _slurm(run: RunDir) -> list[str]:
                            capture_output=True).stdout.split()
     port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000
     return ["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", sys.executable,
-            "-m", "reprogpt.agent", f"--nnodes={nodes}",
+            "-m", "reprogpt.training.agent", f"--nnodes={nodes}",
             f"--nproc-per-node={processes(run)}", f"--rdzv-id={os.environ['SLURM_JOB_ID']}",
             "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0]}:{port}", *_torchrun_options(run)]
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from reprogpt.adopt import adopt
-from reprogpt.assembly import (
+from reprogpt.config import RuntimeConfig, TokenizeConfig
+from reprogpt.corpus.raw import Meta, read_meta
+from reprogpt.encoding.adopt import adopt
+from reprogpt.encoding.assembly import (
     Planner,
     ShardPlan,
     cached_shard,
@@ -16,15 +18,21 @@ from reprogpt.assembly import (
     make_shard,
     place_shard,
 )
-from reprogpt.cluster import Tasks
-from reprogpt.config import RuntimeConfig, TokenizeConfig
-from reprogpt.encoder import encoder
-from reprogpt.executors import Processes, worker_count
+from reprogpt.encoding.cluster import Tasks
+from reprogpt.encoding.encoder import encoder
+from reprogpt.encoding.executors import Processes, worker_count
+from reprogpt.encoding.pieces import (
+    PIECE_BYTES,
+    Encoded,
+    Job,
+    Piece,
+    cut,
+    encode_piece,
+    without_unknown,
+)
+from reprogpt.encoding.split import Decide, splitter, tail_cut
 from reprogpt.params_file import ConfigError
-from reprogpt.pieces import PIECE_BYTES, Encoded, Job, Piece, cut, encode_piece, without_unknown
-from reprogpt.raw import Meta, read_meta
 from reprogpt.shards import Manifest, Shard, Totals, write_manifest
-from reprogpt.split import Decide, splitter, tail_cut
 from reprogpt.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
 
 SMALL = 8 << 20

@@ -18,12 +18,8 @@ from tqdm import tqdm
 from reprogpt import checkpoint, hf
 from reprogpt.architectures import build_model
 from reprogpt.evals import validation_loss
-from reprogpt.journal import Journal, Row, write_metrics
 from reprogpt.loader import Loader
-from reprogpt.network import Network, build_network
 from reprogpt.optim import build_optimizer, lr_at
-from reprogpt.probes import Probes
-from reprogpt.run_dir import RunDir
 from reprogpt.runtime import (
     Process,
     autocast,
@@ -33,16 +29,20 @@ from reprogpt.runtime import (
     set_determinism,
     synchronize,
 )
-from reprogpt.sharding import (
+from reprogpt.shards import TokenStream
+from reprogpt.signals import StopSignals, die_with_parent
+from reprogpt.tokenizers import load_tokenizer
+from reprogpt.training.journal import Journal, Row, write_metrics
+from reprogpt.training.network import Network, build_network
+from reprogpt.training.probes import Probes
+from reprogpt.training.run_dir import RunDir
+from reprogpt.training.sharding import (
     load_model_state,
     load_optimizer_state,
     model_state,
     optimizer_state,
 )
-from reprogpt.shards import TokenStream
-from reprogpt.signals import StopSignals, die_with_parent
-from reprogpt.tokenizers import load_tokenizer
-from reprogpt.watch import LossWatch, recent_losses
+from reprogpt.training.watch import LossWatch, recent_losses
 
 
 class Trainer:

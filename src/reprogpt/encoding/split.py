@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from reprogpt.config import TokenizeConfig
+from reprogpt.corpus.raw import SPLITS, Meta, read_index
+from reprogpt.encoding.pieces import Encoded, Piece
 from reprogpt.params_file import ConfigError
-from reprogpt.pieces import Encoded, Piece
-from reprogpt.raw import SPLITS, Meta, read_index
 from reprogpt.tokenizers import gpt2_tokenizer
 
 Decide = Callable[[Piece, np.ndarray], np.ndarray]

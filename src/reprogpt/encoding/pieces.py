@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reprogpt.encoder import encoder
+from reprogpt.corpus.raw import Meta, Part, read_index, read_spans
+from reprogpt.encoding.encoder import encoder
 from reprogpt.files import replacing, write_bytes
 from reprogpt.mirrors import cache_dir
-from reprogpt.raw import Meta, Part, read_index, read_spans
 from reprogpt.tokenizers import code_points
 
 PIECE_BYTES = 2 << 20

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from reprogpt.corpus.raw import PART_BYTES, Document, Part, PartWriter, read_part, utf8
 from reprogpt.files import link_or_copy, sha256_of, write_json
 from reprogpt.mirrors import cache_dir
-from reprogpt.raw import PART_BYTES, Document, Part, PartWriter, read_part, utf8
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from reprogpt.loss import nll
 from reprogpt.mirrors import cache_dir
 from reprogpt.model import GPT
 from reprogpt.optim import lr_at, set_lr
-from reprogpt.run_dir import RunDir
 from reprogpt.runtime import Process, autocast, resolve_precision
-from reprogpt.sharding import local, shard_model
 from reprogpt.shards import read_manifest
+from reprogpt.training.run_dir import RunDir
+from reprogpt.training.sharding import local, shard_model
 
 CPU_LOGITS = 128 * 50304
 """Logits at a time on a CPU: as float32 26 MB, about a last-level cache, and 128 rows of GPT-2's

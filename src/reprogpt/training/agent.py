@@ -1,6 +1,6 @@
 """torchrun, quieter: starts and watches the training processes of one machine.
 
-    python -m reprogpt.agent TORCHRUN_OPTIONS -m reprogpt.train RUN_DIR
+    python -m reprogpt.training.agent TORCHRUN_OPTIONS -m reprogpt.train RUN_DIR
 
 A process that fails has told its reason before torchrun adds a table and a traceback of its own,
 and a run that was asked to stop is no error: both end in an exit status here, and nothing else.

@@ -19,8 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from reprogpt.corpus.raw import Document
 from reprogpt.params_file import ConfigError
-from reprogpt.raw import Document
 
 Opener = Callable[[], BinaryIO]
 COMPRESSED = (".gz", ".zst")

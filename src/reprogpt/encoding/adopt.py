@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from reprogpt.corpus.raw import Meta
 from reprogpt.files import replacing, sha256_of
 from reprogpt.params_file import ConfigError
-from reprogpt.raw import Meta
 from reprogpt.shard_format import open_tokens
 from reprogpt.shards import Shard, Totals, checksums_of, write_shard
 from reprogpt.tokenizers import GPT2_EOT, Tokenizer

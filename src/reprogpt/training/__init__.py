@@ -1,0 +1,1 @@
+"""Behind train.py: what a training run is made of besides its loop."""
