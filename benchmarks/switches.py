@@ -41,7 +41,7 @@ def loss_of(values: dict[str, Any], folder: Path) -> float:
     paths = Paths(str(tokens), str(folder / "init"), str(folder / "gpt"), str(folder / "train.csv"),
                   str(folder / "train.json"))
     contents = [("tokens", sha256_of(tokens / "manifest.json"))]
-    contents += [(p.name, sha256_of(p)) for p in sorted((ROOT / "src/reprogpt").glob("*.py"))]
+    contents += [(p.name, sha256_of(p)) for p in sorted((ROOT / "src/reprogpt").rglob("*.py"))]
     launch(RunDir.create(runs_root(ROOT), cfg.fingerprint(contents), cfg, paths))
     return float(read_yaml(folder / "train.json")["val_loss"])
 

@@ -41,7 +41,7 @@ def test_every_preset_and_rung_is_there() -> None:
 
 
 def test_every_class_and_function_is_there() -> None:
-    sources = "\n".join(p.read_text() for p in (ROOT / "src/reprogpt").glob("*.py"))
+    sources = "\n".join(p.read_text() for p in (ROOT / "src/reprogpt").rglob("*.py"))
     named = {s for s in SPANS if re.fullmatch(r"[A-Z]\w+(\.\w+)?|\w+_\w+", s)
              and s != "scaled_dot_product_attention"}
     assert len(named) > 20
