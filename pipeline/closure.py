@@ -123,10 +123,10 @@ def _compare(dvc_file: Path, scripts: str, stages: tuple[str, ...], write: bool)
     for stage in stages:
         deps, wanted = pipeline["stages"][stage]["deps"], code_deps(stage, Path(), scripts)
         listed = [dep for dep in deps if dep.endswith(".py")]
-        if set(listed) != set(wanted):
+        if listed != wanted:
             wrong = True
             for sign, files in (("-", set(listed) - set(wanted)), ("+", set(wanted) - set(listed))):
-                print("\n".join(f"{stage}: {sign} {file}" for file in sorted(files)))
+                print("".join(f"{stage}: {sign} {file}\n" for file in sorted(files)), end="")
             deps[:] = wanted + [dep for dep in deps if not dep.endswith(".py")]
     if wrong and write:
         with dvc_file.open("w", encoding="utf-8") as file:
