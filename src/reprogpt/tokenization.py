@@ -57,7 +57,7 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     # A lone document that is cut in two needs no separator (and nanoGPT's has none).
     eot = cfg.encoding == "gpt2" and not (cut_at and meta.documents == 1)
     job = Job(str(raw_dir), cfg.encoding, eot, choice, fast.fingerprint)
-    pieces = list(cut(raw_dir, meta, cut_at, piece_bytes))
+    pieces = list(cut(raw_dir, meta, cut_at, piece_bytes, cfg.encoding))
     with Processes(1 if meta.bytes < SMALL else workers) as processes:
         apart = runtime is not None and runtime.tokenize_executor != "local"
         executor = Tasks(runtime, workers) if runtime and apart else processes
