@@ -168,9 +168,10 @@ def _check_sides(cfg: TokenizeConfig, totals: dict[str, Totals]) -> None:
             size = (f"val_fraction={cfg.val_fraction}" if cfg.val_fraction
                     else f"val_tokens={cfg.val_tokens}")
             fix = "raise" if split == "val" else "lower"
+            other = "" if cfg.split == "tail" else ", or use split: tail"
             raise ConfigError(f"params.yaml: tokenize.{size} must leave text on both sides, and "
-                              f"with split '{cfg.split}' {split} has none; {fix} it, take more "
-                              "text, or use split: tail")
+                              f"with split '{cfg.split}' {split} has none; {fix} it, or take more "
+                              f"text{other}")
 
 
 def _make(job: Job, plans: list[ShardPlan], pieces: dict[Encoded, Piece],
