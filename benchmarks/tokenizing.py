@@ -1,12 +1,14 @@
 """Tokenizing speed: build-nanogpt's scheme against the stage tokenize, each in turn.
 
-    python benchmarks/tokenizing.py BOOKS.parquet [--workers 2] [--rounds 3] [--times 1]
+    python -m benchmarks.tokenizing BOOKS.parquet [--workers 2] [--rounds 3] [--times 1]
 
 The reference is the scheme of build-nanogpt's fineweb.py: the main process reads the rows of the
 data set and hands them to `Pool.imap(tokenize, rows, chunksize=16)`; each worker makes a Python
 list of ids, a numpy array of that, and pickles it back; the main process fills shards of 1e8.
 Ours reads raw parts that the stage download wrote before (not timed on its side; the time it took
-is printed). CPU seconds are those of the main process and all its children.
+is printed). CPU seconds are those of the main process and all its children, start and imports
+included: below some 20 MB of text those are most of it. Memory is the peak of the main process and
+of its largest child.
 """
 
 import sys
@@ -16,12 +18,14 @@ sys.path.pop(0)  # this folder: the file's own name would hide the standard libr
 import argparse
 import multiprocessing
 import os
+import platform
 import resource
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +154,8 @@ def main() -> None:
     from reprogpt.tokenizers import gpt2_tokenizer
 
     gpt2_tokenizer()  # fetched before anything is timed
+    print(machine(), f"{options.workers} workers, medians of {options.rounds} rounds in turn",
+          sep="\n")
     raw = Path(tempfile.mkdtemp(prefix="reprogpt-raw-"))
     try:
         start, cpu = time.perf_counter(), time.process_time()
@@ -163,6 +169,21 @@ def main() -> None:
     finally:
         shutil.rmtree(raw)
     table(results, options.sides[0])
+
+
+def machine() -> str:
+    """What it is measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
+    versions = [f"Python {platform.python_version()}"]
+    for name in ("numpy", "tiktoken", "riptoken"):
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"no {name}")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (f"{model}, {len(os.sched_getaffinity(0))} cores, load {load}\n"
+            + ", ".join(versions))
 
 
 def table(results: dict[str, list[list[float]]], base: str) -> None:

@@ -30,6 +30,11 @@ def edited(key: str, value: Any) -> dict[str, Any]:
     return values
 
 
+def hub(revision: str) -> dict[str, Any]:
+    return {"id": "a/b", "config": None, "split": "train", "text_field": "text",
+            "revision": revision}
+
+
 BAD = [
     ("runtime.nproc", "x", "=x must be a whole number >= 1, or auto"),
     ("runtime.nproc", "auot", "did you mean auto?"),
@@ -61,6 +66,11 @@ BAD = [
     ("sample.top_p", 1.5, "must be a number > 0 and <= 1, or null; try 1"),
     ("evaluate.hellaswag_examples", 20_000, "try 10042"),
     ("download.hub", {"id": "x"}, "is missing"),
+    ("download.hub", hub("main"), "hub.revision=main must be a commit hash of 40 hex digits, since "
+     "branches and tags move; copy one from https://huggingface.co/datasets/a/b/commits/main"),
+    ("download.hub", hub("87f09149"), "must be a commit hash of 40 hex digits"),
+    ("sample.num_samples", 10**9, "=1000000000 must leave the keys and values of all samples, "
+     "0.5 MB for one of each prompt, below 16 GB; try 32768"),
     ("download.corpus", "files", "must name at least one glob"),
     ("download.corpus", "shakespear", "download.corpus=shakespear must be shakespeare, "),
     ("model.architecture", "gtp", "did you mean gpt?"),
@@ -78,6 +88,13 @@ def test_what_is_wrong_is_said_in_one_line(key: str, value: Any, said: str) -> N
     assert said in message
     assert key.split(".")[-1] in message
     assert "\n" not in message
+
+
+def test_a_commit_is_taken_and_fineweb_edus_is_one() -> None:
+    from reprogpt.corpora import FINEWEB_EDU
+
+    given = Config.parse(edited("download.hub", FINEWEB_EDU.model_dump()))
+    assert given.download.hub == FINEWEB_EDU
 
 
 def test_the_names_taken_are_the_names_there_are() -> None:

@@ -72,6 +72,18 @@ def as_parquet() -> bytes:
     return out.getvalue()
 
 
+def parquet_of(values: list) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"body": values}), out)
+    return out.getvalue()
+
+
+def spoilt_parquet() -> bytes:
+    data = bytearray(parquet_of(["some text " * 1000] * 50))
+    data[20:60] = b"\xff" * 40
+    return bytes(data)
+
+
 FORMATS = {"a.jsonl": as_jsonl, "a.json": as_json, "a.csv": as_csv, "a.parquet": as_parquet}
 
 
@@ -103,8 +115,15 @@ def test_a_text_file_is_one_document_unchanged(name, monkeypatch):
 @pytest.mark.parametrize(("name", "data", "message"), [
     ("a.jsonl", b'{"body": "x"}\n{"body": ', r"a\.jsonl, line 2: is not JSON"),
     ("a.jsonl", b'{"text": "x"}', r"line 1: has no field 'body' \(there are: text\)"),
-    ("a.jsonl", b'{"body": 7}', r"the field 'body' must be text, not a int"),
-    ("a.csv", b"n,text\n1,x\n", r"row 1: has no field 'body' \(there are: n, text\)"),
+    ("a.jsonl", b'{"body": 7}', r"the field 'body' must be text, not int"),
+    ("a.jsonl", b"[" * 100_000, r"line 1: is not JSON \(maximum recursion"),
+    ("a.json", b"[" * 100_000, r"a\.json: is not JSON \(maximum recursion"),
+    ("a.csv", b"n,text\n", r"a\.csv: has no field 'body' \(there are: n, text\)"),
+    ("a.parquet", parquet_of([1, 2]), r"'body' must be text, not int64; name another"),
+    ("a.parquet", parquet_of([b"\xff"]), r"'body' must be text, not binary; name another"),
+    ("a.parquet", parquet_of([["a", "b"]]), r"'body' must be text, not list<"),
+    ("a.parquet", spoilt_parquet(), r"a\.parquet: is not a whole parquet file \(Couldn't des"),
+    ("a.csv", b"n,text\n1,x\n", r"has no field 'body' \(there are: n, text\)"),
     ("a.parquet", b"PAR1 no more", r"is not a whole parquet file"),
     ("a.txt", b"caf\xe9", r"a\.txt: is not UTF-8 \(unexpected end"),
     ("a.txt", b"caf\xe9 au lait", r"a\.txt: is not UTF-8 \(invalid continuation byte\)"),
@@ -121,6 +140,20 @@ def test_a_bad_file_is_named_with_the_place(name, data, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_all()
     assert "\n" not in str(caught.value)
+
+
+def test_files_without_text_or_leave_to_read(tmp_path, monkeypatch):
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "some.txt").write_text("x")
+    with pytest.raises(ConfigError, match="must hold some; name others that do"):
+        download(config(files=[str(tmp_path / "empty.txt")]), tmp_path / "raw")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(corpora, "sha256_of", refuse)
+    with pytest.raises(ConfigError, match=r"some\.txt: must be a file that can be read \(P"):
+        download(config(files=[str(tmp_path / "some.txt")]), tmp_path / "raw")
 
 
 def test_files_by_globs_and_folders_in_order(tmp_path):
@@ -359,6 +392,8 @@ def spoil(change):
     (spoil(lambda d: d.pop()), "has 2023 bytes, and its header's 500 tokens take 2024"),
     (spoil(lambda d: d.__setitem__(slice(1030, 1032), b"\xff\xff")), "holds the token id 65535"),
     (lambda f: (f / "fineweb_val_000000.bin").unlink(), "none for val"),
+    (lambda f: (f / "fineweb_val_000000.bin").write_bytes(header(0)),
+     "shards with tokens for val; those for it are empty"),
     (lambda f: np.save(f / "x.npy", np.zeros(3, np.int32)), "one row of uint16, not int32"),
     (lambda f: (f / "x.npy").write_bytes(b"\x93NUMPY"), "is not a whole .npy file"),
 ])

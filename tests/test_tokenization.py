@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from reprogpt.config import RuntimeConfig, TokenizeConfig
 from reprogpt.corpus.collect import Source, collect
 from reprogpt.corpus.raw import Document, Meta, read_documents, read_meta, write_meta
+from reprogpt.encoding.cuts import safe_cut
 from reprogpt.encoding.encoder import encoder
-from reprogpt.encoding.pieces import cut, safe_cut
+from reprogpt.encoding.pieces import cut
 from reprogpt.params_file import ConfigError
 from reprogpt.shards import TokenStream, read_manifest
 from reprogpt.tokenization import tokenize

@@ -12,6 +12,7 @@ new one to this file changes no finished run.
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,6 +34,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 CORPORA = ("shakespeare", "tinyshakespeare", "fineweb-edu", "hub", "files", "shards", "addition",
            "calculator")
 """What `download.corpus` may name: corpora.py, adopt.py and tasks.py."""
+SAMPLES_BYTES = 16 << 30
+"""What the samples may keep in memory: as much as a common GPU, or a laptop, has."""
 ARCHITECTURES = ("gpt", "bigram", "average", "head", "multihead", "feedforward", "blocks",
                  "residual", "layernorm", "dropout")
 """What `model.architecture` may name: architectures.py."""
@@ -60,6 +63,14 @@ class HubConfig(Section):
     """The column that holds the text."""
     revision: str
     """A commit hash: branches move, runs must not."""
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise ValueError("revision||must be a commit hash of 40 hex digits, since branches and "
+                             "tags move||copy one from https://huggingface.co/datasets/"
+                             f"{self.id}/commits/main")
+        return self
 
 
 class TaskConfig(Section):
@@ -271,7 +282,7 @@ class SampleConfig(Section):
 
     prompts: Annotated[list[str], Field(min_length=1)]
     num_samples: Count
-    """Samples per prompt."""
+    """Samples per prompt; all are drawn at once."""
     max_new_tokens: Count
     temperature: NonNegative
     """0 is greedy."""
@@ -370,6 +381,19 @@ class Config(Section):
             if tokens is not None and tokens < block:
                 raise ValueError(f"{key}||must hold one window of model.block_size = {block} "
                                  f"tokens||try {16 * block}")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_fit(self) -> Self:
+        """Keys and values of every position of every sample are held at once, in float32."""
+        model, sample = self.model, self.sample
+        longest = max(len(prompt.encode("utf-8", "replace")) for prompt in sample.prompts)
+        positions = min(model.block_size, longest + sample.max_new_tokens)
+        each = len(sample.prompts) * positions * 2 * model.n_layer * model.n_embd * 4
+        if sample.num_samples > 1 and sample.num_samples * each > SAMPLES_BYTES:
+            raise ValueError("sample.num_samples||must leave the keys and values of all samples, "
+                             f"{each / 2**20:.1f} MB for one of each prompt, below "
+                             f"{SAMPLES_BYTES >> 30} GB||try {max(1, SAMPLES_BYTES // each)}")
         return self
 
     @model_validator(mode="after")

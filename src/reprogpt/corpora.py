@@ -73,11 +73,19 @@ def _files(cfg: DownloadConfig) -> Corpus:
         raise ConfigError(f"params.yaml: download.files={cfg.files} matches no file that can be "
                           "read (.txt .md .jsonl .json .parquet .csv, plain, .gz or .zst); "
                           "correct the globs")
-    sums = [sha256_of(Path(name)) for name in tqdm(names, desc="checksums", delay=1)]
+    sums = [_checksum(name) for name in tqdm(names, desc="checksums", delay=1)]
     revision = hashlib.sha256("\n".join(sums).encode()).hexdigest()
     return Corpus(f"{len(names)} files, sha256 of their sha256s {revision}",
                   [_local(name, total, cfg.text_field)
                    for name, total in zip(names, sums, strict=True)])
+
+
+def _checksum(name: str) -> str:
+    try:
+        return sha256_of(Path(name))
+    except OSError as error:
+        raise ConfigError(f"{name}: must be a file that can be read ({error.strerror}); change its "
+                          "permissions, or leave it out of download.files") from None
 
 
 def _local(name: str, sha256: str, field: str) -> Source:
@@ -130,8 +138,10 @@ def download(cfg: DownloadConfig, out_dir: Path,
     parts = collect(corpus.sources, out_dir, Budget(cfg.max_bytes, cfg.max_documents))
     meta = Meta(cfg.corpus, corpus.revision, tuple(parts))
     if not meta.bytes:
-        raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text; raise "
-                          "download.max_bytes, or choose another corpus")
+        limited = cfg.max_bytes is not None or cfg.max_documents is not None
+        fix = "raise download.max_bytes or max_documents" if limited else "name others that do"
+        raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text: its "
+                          f"documents must hold some; {fix}")
     write_meta(out_dir, meta)
     return meta
 
@@ -140,13 +150,16 @@ def survey(patterns: list[str]) -> dict[str, Any]:
     """What the shards are: for meta.json. Raises ConfigError, naming the file, for a bad one."""
     names = [n for n in find(patterns) if n.endswith(SUFFIXES)]
     shards = [{"path": name, "split": "val" if "val" in Path(name).name else "train",
-               "tokens": len(open_tokens(Path(name))), "sha256": sha256_of(Path(name))}
+               "sha256": _checksum(name), "tokens": len(open_tokens(Path(name)))}
               for name in names]
     for split in ("train", "val"):
         if not any(shard["split"] == split for shard in shards):
             raise ConfigError(f"params.yaml: download.files must name shards for {split} (those "
                               "with `val` in their name are held out, all others trained on); "
                               f"there are {len(shards)} files and none for {split}")
+        if not any(shard["tokens"] for shard in shards if shard["split"] == split):
+            raise ConfigError(f"params.yaml: download.files must name shards with tokens for "
+                              f"{split}; those for it are empty")
     return {"shards": shards}
 
 

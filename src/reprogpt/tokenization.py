@@ -57,7 +57,7 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     # A lone document that is cut in two needs no separator (and nanoGPT's has none).
     eot = cfg.encoding == "gpt2" and not (cut_at and meta.documents == 1)
     job = Job(str(raw_dir), cfg.encoding, eot, choice, fast.fingerprint)
-    pieces = list(cut(raw_dir, meta, cut_at, piece_bytes))
+    pieces = list(cut(raw_dir, meta, cut_at, piece_bytes, cfg.encoding))
     with Processes(1 if meta.bytes < SMALL else workers) as processes:
         apart = runtime is not None and runtime.tokenize_executor != "local"
         executor = Tasks(runtime, workers) if runtime and apart else processes
@@ -168,9 +168,10 @@ def _check_sides(cfg: TokenizeConfig, totals: dict[str, Totals]) -> None:
             size = (f"val_fraction={cfg.val_fraction}" if cfg.val_fraction
                     else f"val_tokens={cfg.val_tokens}")
             fix = "raise" if split == "val" else "lower"
+            other = "" if cfg.split == "tail" else ", or use split: tail"
             raise ConfigError(f"params.yaml: tokenize.{size} must leave text on both sides, and "
-                              f"with split '{cfg.split}' {split} has none; {fix} it, take more "
-                              "text, or use split: tail")
+                              f"with split '{cfg.split}' {split} has none; {fix} it, or take more "
+                              f"text{other}")
 
 
 def _make(job: Job, plans: list[ShardPlan], pieces: dict[Encoded, Piece],

@@ -203,6 +203,12 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
+def utf8_widths(points: np.ndarray) -> np.ndarray:
+    """(n,) uint8: bytes that each of these code points takes in UTF-8."""
+    one = np.uint8(1)
+    return one + (points >= 0x80) * one + (points >= 0x800) * one + (points >= 0x10000) * one
+
+
 def join_surrogates(text: str) -> str:
     """The text as UTF-8 can hold it: surrogate pairs joined, lone ones become U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

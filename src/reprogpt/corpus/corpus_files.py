@@ -141,7 +141,7 @@ def _jsonl(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Docume
         where = f"{name}, line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where}: is not JSON ({error}); correct it") from None
         yield Document(_field(where, row, field))
 
@@ -155,7 +155,7 @@ def _json(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Documen
         return
     try:
         rows = json.load(rest)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: is not JSON ({error}); correct it") from None
     for number, row in islice(enumerate(rows, 1), first, None):
         yield Document(_field(f"{name}, row {number}", row, field))
@@ -165,7 +165,10 @@ def _csv(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document
     csv.field_size_limit(sys.maxsize)  # a document is longer than the default 128 kB
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        for number, row in islice(enumerate(csv.DictReader(lines), 1), first, None):
+        reader = csv.DictReader(lines)
+        if reader.fieldnames and field not in reader.fieldnames:
+            raise ConfigError(_no_field(name, field, list(reader.fieldnames)))
+        for number, row in islice(enumerate(reader, 1), first, None):
             yield Document(_field(f"{name}, row {number}", row, field))
     except csv.Error as error:
         raise ConfigError(f"{name}: is not CSV ({error}); correct it") from None
@@ -182,6 +185,11 @@ def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Docu
         table = pq.ParquetFile(file)
         if field not in table.schema_arrow.names:
             raise ConfigError(_no_field(name, field, table.schema_arrow.names))
+        kind = table.schema_arrow.field(field).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)
+                or pa.types.is_string_view(kind) or pa.types.is_null(kind)):
+            raise ConfigError(_no_text(name, field, str(kind)))
         for group in range(table.num_row_groups):
             rows = table.metadata.row_group(group).num_rows
             if first >= rows:  # not read at all
@@ -191,8 +199,11 @@ def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Docu
                 for text in batch.column(0).to_pylist()[first:]:
                     yield Document(text or "")
                 first = max(0, first - len(batch))
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"{name}: is not a whole parquet file ({error}); get it again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not pyarrow's
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{name}: is not a whole parquet file ({reason}); get it again") from None
 
 
 def _field(where: str, row: object, field: str) -> str:
@@ -202,9 +213,13 @@ def _field(where: str, row: object, field: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise ConfigError(f"{where}: the field {field!r} must be text, not a "
-                          f"{type(text).__name__}; name another one in download.text_field")
+        raise ConfigError(_no_text(where, field, type(text).__name__))
     return text
+
+
+def _no_text(where: str, field: str, kind: str) -> str:
+    return (f"{where}: the field {field!r} must be text, not {kind}; name another one in "
+            "download.text_field (corpus hub: download.hub.text_field)")
 
 
 def _no_field(where: str, field: str, names: list[str]) -> str:

@@ -55,7 +55,7 @@ def hub_sources(hub: HubConfig, partial: bool) -> tuple[str, list[Source]]:
     for file in files:
         if kind_of(file.path) is None:
             raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} has files of a kind that "
-                              f"is not read here ({file.path}); try revision: "
+                              f"is not read here ({file.path}); pin a commit of its branch "
                               "refs/convert/parquet, which the Hub makes of most data sets")
     return files[0].revision, [_source(file, hub.text_field, partial) for file in files]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reprogpt.encoding.cuts import encode_long
 from reprogpt.encoding.word_table import WordTable
 from reprogpt.tokenizers import (
     EOT,
@@ -65,7 +66,7 @@ def encoder(encoding: str, choice: str = "auto") -> Encoder:
     # Private, but all of tiktoken's encode_ordinary without the search for words; without it (or
     # if it changed) the table would be slower, or refused below.
     merge = getattr(tokenizer.encoding, "_encode_single_piece", None)
-    table = WordTable(words, GPT2_EOT, encode_word=merge)
+    table = WordTable(words, GPT2_EOT, encode_word=merge, encode_long=encode_long)
     # The table knows GPT-2's pattern; were tiktoken's to change, it would be noticed here.
     good = _agrees(lambda t: table.encode(*_as_batch(t), False)[0], tokenizer)
     return Encoder(text, table.encode if good else _one_by_one(text), tokenizer.fingerprint)

@@ -5,16 +5,14 @@ longer than a piece. Its result is keyed by content (text, bounds of documents, 
 that was killed, and a corpus that has grown, encode only what was never encoded. Workers exchange
 names and numbers with the main process, never text or tokens.
 
-A long document is cut only where GPT-2's word pattern splits whatever stands around: before a
-space or line break that follows a visible character. The ids of its stretches are then the ids of
-the whole, which a test asserts on odd texts.
+A long document is cut only where the ids of its stretches are those of the whole (cuts.py).
 """
 
 import functools
 import hashlib
+import itertools
 import json
 import os
-import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,13 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from reprogpt.corpus.raw import Meta, Part, read_index, read_spans
+from reprogpt.encoding.cuts import stretches
 from reprogpt.encoding.encoder import encoder
 from reprogpt.files import replacing, write_bytes
 from reprogpt.mirrors import cache_dir
+from reprogpt.params_file import ConfigError
 from reprogpt.tokenizers import code_points
 
 PIECE_BYTES = 2 << 20
-_WINDOW = 1 << 16  # bytes searched at a time for a place to cut
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,19 @@ def _checked(path: Path, encoded: Encoded, field: str) -> np.ndarray:
 
 
 def cut(raw_dir: Path, meta: Meta, at: tuple[int, int] | None = None,
-        piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
-    """The pieces of a corpus, in order; ``at`` (part, byte) is a boundary in any case."""
+        piece_bytes: int = PIECE_BYTES, encoding: str = "gpt2") -> Iterator[Piece]:
+    """The pieces of a corpus, in order; ``at`` (part, byte) is a boundary in any case.
+
+    Raises ConfigError, naming the document, where one cannot be cut.
+    """
     for number, part in enumerate(meta.parts):
         ends = read_index(raw_dir, part)[:, 0]
         forced = at[1] if at and at[0] == number else None
-        yield from _cut_part(raw_dir, part, ends, forced, piece_bytes)
+        yield from _cut_part(raw_dir, part, ends, forced, piece_bytes, encoding != "char")
 
 
 def _cut_part(raw_dir: Path, part: Part, ends: np.ndarray, forced: int | None,
-              piece_bytes: int) -> Iterator[Piece]:
+              piece_bytes: int, words: bool) -> Iterator[Piece]:
     document, start = 0, 0
     while document < len(ends):
         # As many whole documents as fit, at least one, and none beyond a forced boundary.
@@ -128,51 +130,28 @@ def _cut_part(raw_dir: Path, part: Part, ends: np.ndarray, forced: int | None,
             last = whole if whole > document else document + 1
         end = int(ends[last - 1])
         if inside or (last - document == 1 and end - start > 2 * piece_bytes):
-            yield from _stretches(raw_dir, part, document, start, end, forced, piece_bytes)
+            yield from _stretches(raw_dir, part, document, start, end, forced, piece_bytes,
+                                  words)
         else:
             yield Piece(part.name, document, last, start, end, True)
         document, start = last, end
 
 
 def _stretches(raw_dir: Path, part: Part, document: int, start: int, end: int,
-               forced: int | None, piece_bytes: int) -> Iterator[Piece]:
+               forced: int | None, size: int, words: bool) -> Iterator[Piece]:
     assert not part.masked, "documents with masked targets are short"
     begin = start
+    edges = [start, end]
+    if forced is not None and start < forced < end:
+        edges.insert(1, forced)  # either side is a text by itself
     with (raw_dir / part.text).open("rb") as file:
-        while begin < end:
-            stop = end
-            if end - begin > piece_bytes:
-                stop = safe_cut(file.fileno(), begin + piece_bytes, end)
-            if forced is not None and begin < forced < stop:
-                stop = forced
-            yield Piece(part.name, document, document + 1, begin, stop, begin == start)
-            begin = stop
-
-
-def safe_cut(file: int, position: int, end: int) -> int:
-    """The first place at or after ``position`` where the text may be cut; ``end`` if there is none.
-
-    Both patterns hold for every text around them: in GPT-2's pattern white space only ever begins
-    a match, and a run of letters never takes in punctuation.
-    """
-    while position < end:
-        window = os.pread(file, min(_WINDOW, end - position), position)
-        text = window.decode("utf-8", "ignore")  # a character cut at either side does not matter
-        lead = len(window) - len(window.lstrip(_CONTINUATION))
-        for n in range(1, len(text)):
-            before, after = text[n - 1], text[n]
-            space = after in " \n" and not before.isspace()
-            # Kana, Han and Hangul have no spaces; their letters are as old as Unicode.
-            mark = (after in _MARKS and "\u3041" <= before <= "\ud7a3"
-                    and unicodedata.category(before) == "Lo")
-            if space or mark:
-                return position + lead + len(text[:n].encode("utf-8"))
-        position += max(1, len(window) - 8)  # overlap, so that no pair is missed
-    return end
-
-
-_CONTINUATION = bytes(range(0x80, 0xC0))
-_MARKS = "。、，！？.,;:!?"
+        for left, right in itertools.pairwise(edges):
+            try:
+                for stop in stretches(file.fileno(), left, right, size, words):
+                    yield Piece(part.name, document, document + 1, begin, stop, begin == start)
+                    begin = stop
+            except ConfigError as error:
+                raise ConfigError(f"{file.name}, document {document + 1}: {error}") from None
 
 
 def encode_piece(job: Job, piece: Piece, force: bool = False) -> Encoded:

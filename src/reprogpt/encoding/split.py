@@ -16,7 +16,7 @@ from reprogpt.config import TokenizeConfig
 from reprogpt.corpus.raw import SPLITS, Meta, read_index
 from reprogpt.encoding.pieces import Encoded, Piece
 from reprogpt.params_file import ConfigError
-from reprogpt.tokenizers import gpt2_tokenizer
+from reprogpt.tokenizers import gpt2_tokenizer, utf8_widths
 
 Decide = Callable[[Piece, np.ndarray], np.ndarray]
 """(piece, its documents (n, 3)) -> (n,) bool, True for held out. Called in order of the corpus."""
@@ -180,7 +180,7 @@ def _whole(data: bytes, position: int) -> int:
 def _widths(cfg: TokenizeConfig, ids: np.ndarray) -> np.ndarray:
     """Bytes of text of each token."""
     if cfg.encoding == "char":
-        return 1 + (ids >= 0x80).astype(np.int64) + (ids >= 0x800) + (ids >= 0x10000)
+        return utf8_widths(ids)
     return gpt2_tokenizer().token_bytes()[ids]
 
 

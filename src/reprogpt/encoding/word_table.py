@@ -4,7 +4,7 @@ Most of the time of an encoder goes into finding words and merging the same ones
 finds the words of GPT-2's pattern in plain ASCII, for a batch of documents at once, and looks them
 up in a hash table; tiktoken encodes those that are not in it yet. A stretch with any other
 character is not taken apart but looked up (or given to tiktoken) as it stands: from a safe cut to
-the next, where GPT-2's pattern splits whatever stands around (see pieces.py).
+the next, where GPT-2's pattern splits whatever stands around (see cuts.py).
 
 Keys are the bytes themselves and their number, so two words are never taken for one another. What
 the words of ASCII text are by the pattern
@@ -22,6 +22,8 @@ import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
+
+from reprogpt.encoding.cuts import WINDOW, safe_cuts
 
 _LETTER, _DIGIT, _MARK, _SPACE, _BORDER = 1, 2, 3, 4, 5
 BORDER = 0xFF  # stands between documents; no byte of UTF-8
@@ -51,10 +53,14 @@ class WordTable:
     """``encode(data, ends)`` as below, by ``encode_text`` (tiktoken's encode_ordinary)."""
 
     def __init__(self, encode_text: Callable[[str], Iterable[int]], eot: int, bits: int = 19,
-                 encode_word: Callable[[bytes], Iterable[int]] | None = None):
-        """``encode_word`` merges one word of the pattern without looking for words in it."""
+                 encode_word: Callable[[bytes], Iterable[int]] | None = None,
+                 encode_long: Callable[[bytes], np.ndarray] | None = None):
+        """``encode_word`` merges one word of the pattern without looking for words in it;
+        ``encode_long`` encodes a text of more than a window."""
         self._encode_text, self._eot, self._bits = encode_text, eot, bits
         self._encode_word = encode_word or (lambda key: encode_text(key.decode("utf-8")))
+        self._encode_long = encode_long or (
+            lambda key: np.fromiter(encode_text(key.decode("utf-8")), np.uint16))
         self._clear()
 
     def _clear(self) -> None:
@@ -176,6 +182,10 @@ class WordTable:
                     self._encode_text(key.decode("utf-8"))) for key in keys]
         counts = np.fromiter(map(len, ids), np.int64, len(ids))
         flat = np.fromiter(itertools.chain.from_iterable(ids), np.uint16, int(counts.sum()))
+        return self._keep(flat, counts)
+
+    def _keep(self, flat: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Puts the ids of words, and how many each has, into the pool."""
         while self._filled + len(flat) > len(self._pool):
             self._pool = np.concatenate([self._pool, np.zeros_like(self._pool)])
         self._pool[self._filled:self._filled + len(flat)] = flat
@@ -186,6 +196,9 @@ class WordTable:
     def _look_up_long(self, key: bytes) -> int:
         where = self._long.get(key)
         if where is None:
+            if len(key) > WINDOW:
+                ids = self._encode_long(key)
+                return int(self._keep(ids, np.array([len(ids)]))[0])
             where = int(self._store([key])[0])
             if len(key) <= _REMEMBERED:
                 self._long[key] = where
@@ -204,8 +217,20 @@ def _chunk_end(data: bytes, start: int, ends: np.ndarray) -> int:
     before = int(np.searchsorted(ends, start + _CHUNK, "right"))
     if before and ends[before - 1] > start:
         return int(ends[before - 1])
-    found = _SAFE.search(data, start + _CHUNK, int(ends[before]))
-    return found.start() + 1 if found else int(ends[before])
+    end = int(ends[before])
+    found = _SAFE.search(data, start + _CHUNK, min(end, start + 2 * _CHUNK))
+    if found:
+        return found.start() + 1
+    first, last = (_character(data, min(n, end)) for n in (start + _CHUNK, start + 2 * _CHUNK))
+    places = safe_cuts(data[first:last])
+    return first + int(places[0]) if len(places) else end
+
+
+def _character(data: bytes, position: int) -> int:
+    """The first character that begins at or after a position."""
+    while position < len(data) and data[position] & 0xC0 == 0x80:
+        position += 1
+    return position
 
 
 def _with_borders(data: bytes, ends: np.ndarray) -> np.ndarray:
