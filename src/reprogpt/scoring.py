@@ -14,7 +14,7 @@ from reprogpt.loss import MASKED, softcap
 TILE_ROWS, TILE_VOCAB = 1024, 2048
 """The logits that exist at a time: 1024 x 2048 float32 = 8 MB. Many rows, because the matrix
 product lays out every slice of the head anew for each group of rows, which at 128 rows took a
-third of the time; few words, so that the passes of the softmax find the tile in the cache."""
+quarter of the time; few words, so that the passes of the softmax find the tile in the cache."""
 
 EVAL_TOKENS = 1024
 """Tokens that go through the model at a time, unless runtime.eval_tokens says otherwise. More make
