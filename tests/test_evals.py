@@ -101,14 +101,14 @@ def test_evaluating_touches_no_generator_and_leaves_no_gradient():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_scores_are_those_of_torch_at_any_chunk_and_scale():
+def test_scores_are_those_of_torch_at_any_tile_and_scale():
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(50, 16, generator=generator)
     weight = 30 * torch.randn(128, 16, generator=generator)  # logits in the hundreds
     targets = torch.randint(-1, 70, (50,), generator=generator)
     logits = (hidden @ weight.t())[:, :70]
-    for rows in (1, 7, 50, 64):
-        torch.testing.assert_close(log_normalizer(hidden, weight, 70, rows), logits.logsumexp(1))
+    for tile in ((1, 70), (7, 9), (50, 64), (64, 128)):
+        torch.testing.assert_close(log_normalizer(hidden, weight, 70, tile), logits.logsumexp(1))
     expected = F.cross_entropy(logits, targets, ignore_index=-1, reduction="none")
     torch.testing.assert_close(token_nll(hidden, weight, targets, 70), expected, atol=1e-4,
                                rtol=1e-5)

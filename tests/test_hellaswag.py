@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import random_model
 
-from reprogpt.hellaswag import Prompt, answer, grow, read_questions, render, score
+from reprogpt.hellaswag import Prompt, answer, read_questions, render, score
 from reprogpt.runtime import Process
 from reprogpt.tokenizers import CharTokenizer
+from reprogpt.trees import batches, grow
 
 torch.set_num_threads(1)
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -50,12 +51,22 @@ def test_trees_give_the_sums_of_rows(many, eval_tokens):
 
 
 def test_what_rows_share_is_computed_once():
-    prompt = Prompt([1, 2, 3], [[4, 5, 6], [4, 5, 7], [4, 8, 9], [6, 1, 1]], [1] * 4)
-    tree, = grow(0, prompt, 12)
+    tree, = grow(0, [1, 2, 3], [[4, 5, 6], [4, 5, 7], [4, 8, 9], [6, 1, 1]], 12)
     # the context; 4, 5 and 4, 8 and 6, 1: nothing follows an ending's last token
     assert tree.tokens == [1, 2, 3, 4, 5, 8, 6, 1]
     assert [tree.tokens[p] for p in tree.parents] == [3, 4, 4, 3, 6]
     assert tree.depths == [3, 4, 4, 3, 4]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))
+def test_batches_hold_every_tree_once_and_fit(sizes, eval_tokens):
+    trees = [grow(i, [1] * n, [[1, 2], [2, 3]], 50)[0] for i, n in enumerate(sizes)]
+    packed = list(batches(trees, eval_tokens))
+    slots = [tree.scored[0][2] for batch in packed for tree in batch]
+    assert sorted(slots) == list(range(len(sizes)))
+    for batch in packed:
+        longest = max(len(tree.tokens) for tree in batch)
+        assert len(batch) == 1 or len(batch) * longest <= eval_tokens
 
 
 EXAMPLE = {
