@@ -296,6 +296,23 @@ class TestRun:
         source.write_text(source.read_text() + "\n# edited\n")
         assert would_run(project) == set()
 
+    def test_bad_params_that_dvc_meets_first_cost_nothing(self, project: Path) -> None:
+        """Plain `dvc repro` deletes a stage's outs before the stage can refuse: they come back."""
+        edit(project, "train.lr", "-1")
+        done = dvc(project, "repro")
+        said = [line for line in done.stderr.splitlines() if line.startswith("params.yaml: ")]
+        assert done.returncode != 0
+        assert len(said) == 1
+        assert "train.lr=-1 must be a number > 0; " in said[0]
+        assert "`dvc repro` also brings back what DVC has just removed" in said[0]
+        assert not (project / "models/gpt").exists()
+        edit(project, "train.lr", "3e-3")
+        done = dvc(project, "repro")
+        assert done.returncode == 0, done.stderr
+        assert "Running stage" not in done.stdout
+        for path in ("models/gpt/model.safetensors", "metrics/train.csv", "metrics/train.json"):
+            assert (project / path).exists(), path
+
     def test_sample_alone_runs_and_the_rest_is_kept(self, project: Path) -> None:
         edit(project, "sample.temperature", "0.5")
         done = dvc(project, "repro")
@@ -311,6 +328,7 @@ class TestRun:
         assert (change["old"], change["new"]) == (0.8, 0.5)
         shown = json.loads(dvc(project, "metrics", "show", "--json").stdout)
         assert "val_loss" in json.dumps(shown)
+        assert shown[""]["data"].keys() == {"metrics/train.json", "metrics/eval.json"}
         path = project / "metrics/eval.json"
         values = json.loads(path.read_text())
         path.unlink()  # never in place: it may be linked
