@@ -75,7 +75,8 @@ def train(run: RunDir, processes: int = 1) -> None:
     """
     run.write()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training", "reprogpt.train"])
+    # torch._dynamo: what the first optimizer imports, twice as much as the training itself.
+    context.set_forkserver_preload(["tests.training", "reprogpt.train", "torch._dynamo"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -85,7 +86,7 @@ def train(run: RunDir, processes: int = 1) -> None:
     for member in members:
         member.start()
     for member in members:
-        member.join(120)
+        member.join(240)
         if member.is_alive():
             member.kill()
             raise TimeoutError("a training process hangs")
