@@ -77,7 +77,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "said"), BAD, ids=[f"{k}={v}" for k, v, _ in BAD])
+# Names that are the same in every process, or two of them cannot share the tests.
+NAMES = [f"{key}={'missing' if value is MISSING else value}" for key, value, _ in BAD]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), BAD, ids=NAMES)
 def test_what_is_wrong_is_said_in_one_line(key: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         Config.parse(edited(key, value), source="params.yaml")

@@ -19,7 +19,16 @@ from reprogpt.config import ConfigError
 from reprogpt.launch import launch as start
 from reprogpt.launch import processes
 from reprogpt.training.run_dir import RunDir, runs_root
-from tests.training import config, launch, make_run, read_csv, weights, without_times, write_tokens
+from tests.training import (
+    config,
+    launch,
+    make_run,
+    members_in,
+    read_csv,
+    weights,
+    without_times,
+    write_tokens,
+)
 
 pytestmark = pytest.mark.timeout(900)  # starting takes minutes on a machine that is busy
 LONG = {"max_steps": 150, "batch_tokens": 12 * 16, "eval_interval": 100}
@@ -42,19 +51,6 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def members(run: RunDir) -> list[int]:
     """Process ids of everything that works on a run: launcher, torchrun, training processes."""
     return members_in(run.path)
-
-
-def members_in(folder: Path) -> list[int]:
-    """The same for every run in a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if any(word == str(folder) or word.startswith(f"{folder}/") for word in command):
-            found.append(int(path.parent.name))
-    return sorted(found)
 
 
 def workers(run: RunDir) -> list[int]:

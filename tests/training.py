@@ -121,6 +121,19 @@ def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
                             text=True, stderr=subprocess.PIPE, cwd=run.path, **popen)
 
 
+def members_in(folder: Path) -> list[int]:
+    """Process ids of all that works on a run in ``folder``: launcher, torchrun, training."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if any(word == str(folder) or word.startswith(f"{folder}/") for word in command):
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
 def read_csv(run: RunDir) -> list[Row]:
     """metrics/train.csv as rows of numbers."""
     header, *lines = Path(run.paths.csv).read_text().splitlines()
