@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -142,6 +142,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(_keys(BASE)), JSON)
+@example("download", {"\r": None})
 def test_any_value_is_taken_or_refused_in_one_line(key: str, value: Any) -> None:
     try:
         Config.parse(edited(key, value), source="params.yaml")

@@ -56,7 +56,7 @@ def _path(problem: ErrorDetails, model: type[BaseModel]) -> tuple[str | int, ...
 
 
 def _sentence(path: tuple[str | int, ...], problem: ErrorDetails, model: type[BaseModel]) -> str:
-    key, value = ".".join(map(str, path)), problem["input"]
+    key, value = ".".join(map(_name, path)), problem["input"]
     if problem["type"] == "extra_forbidden":
         return f"{key} is not a param{_nearest(model, path)}"
     if problem["type"] == "invalid_key":
@@ -195,6 +195,11 @@ def _value_at(values: Any, dotted: str) -> str:
             return ""
         values = values[part]
     return f"={_show(values)}"
+
+
+def _name(part: str | int) -> str:
+    """A key as it is, or escaped where it would break the line."""
+    return str(part) if str(part).isprintable() else repr(part)
 
 
 def _show(value: Any) -> str:
