@@ -28,6 +28,7 @@ __all__ = ["ROOT", "load_params", "stage"]
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
+RESTORED = "; then `dvc repro` also brings back what DVC has just removed, if it was run before"
 
 
 def load_params(path: Path = PARAMS_FILE) -> Config:
@@ -54,7 +55,10 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Path = PARAMS_FILE) -> I
         config = load_params(params)
         yield config
     except ConfigError as error:
-        _stop(str(error), 2)
+        # DVC deletes a stage's outs before it starts the stage; `make repro` asks pipeline.check
+        # before that, plain `dvc repro` does not.
+        under_dvc = "DVC_STAGE" in os.environ
+        _stop(f"{error}{RESTORED if under_dvc else ''}", 2)
     except ValueError as error:
         _stop(str(error), 1)
     broken = seal.broken()

@@ -33,7 +33,7 @@ def names(folder: Path = PRESETS) -> list[str]:
 def values_of(name: str, folder: Path = PRESETS) -> dict[str, Any]:
     """The params of preset ``name``. Raises ConfigError with the nearest name for an unknown."""
     if name not in names(folder):
-        close = difflib.get_close_matches(name, names(folder), n=1, cutoff=0.4)
+        close = difflib.get_close_matches(name, names(folder), n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names(folder))}"
         raise ConfigError(f"preset={name} names no file in {folder.name}/; {hint}")
     return _overlaid(name, read_yaml(folder / f"{BASE}.yaml"), folder)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Threads of small models wait for each other more than they work. Set before torch is imported,
+# and handed down to every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -27,7 +31,6 @@ def clean_environment() -> dict[str, str]:
     """The environment of a shell in which this interpreter's folder comes first."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "GIT_", "PYTHONPATH"))}
     env["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))
-    env["OMP_NUM_THREADS"] = "1"  # threads of small models wait for each other more than they work
     env.update(GIT_AUTHOR_NAME="test", GIT_AUTHOR_EMAIL="test@example.org",
                GIT_COMMITTER_NAME="test", GIT_COMMITTER_EMAIL="test@example.org")
     return env

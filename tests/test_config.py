@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -43,12 +43,17 @@ BAD = [
     ("runtime.device", "gpu", "must be auto, cpu, cuda, cuda:N or mps"),
     ("train.lr", "6e-4", "must be a number > 0; remove the quotes"),
     ("train.lr", 0, "must be a number > 0"),
-    ("train.lr", float("nan"), "=nan must be a number > 0"),
+    ("train.lr", float("nan"), "=nan must be a number > 0; write a finite number"),
+    ("train.lr", float("inf"), "=inf must be a number > 0; write a finite number"),
+    ("train.lr", "nan", "=nan must be a number > 0; write a finite number"),
     ("train.lr", None, "=null must be a number > 0"),
     ("train.lr", MISSING, "train.lr is missing"),
     ("train.min_lr", 1.0, "must be at most lr"),
     ("train.warmup_steps", 10**6, "must be below max_steps"),
     ("train.schedule", "cosin", "did you mean cosine?"),
+    ("train.schedule", "COSINE", "did you mean cosine?"),
+    ("optimizer", {}, "optimizer is not a param; did you mean train.optimizer?"),
+    ("train.block_size", 8, "train.block_size is not a param; did you mean model.block_size?"),
     ("train.max_steps", True, "must be a whole number >= 0"),
     ("train.max_steps", -1, "try 0"),
     ("train.maxsteps", 3, "train.maxsteps is not a param; did you mean train.max_steps?"),
@@ -58,10 +63,13 @@ BAD = [
     ("model", None, "must be a mapping with architecture"),
     ("model", MISSING, "model is missing"),
     ("model.n_layer", "4", "remove the quotes"),
-    ("model.bias", "on", "must be true or false"),
+    ("model.bias", "on", "must be true or false; try true"),
+    ("model.bias", 0, "must be true or false; try false"),
+    ("model.n_layer", 10**12, "must make at most 1e+13 parameters"),
     ("model.dropout", 1.0, "must be a number >= 0 and < 1"),
     ("sample.prompts", [], "must be a list of at least 1 text"),
     ("sample.prompts", "hi", "try [hi]"),
+    ("sample.prompts", None, "=null must be a list of at least 1 text; see presets"),
     ("sample.prompts", ["a", 3], "sample.prompts.1=3 must be text; put quotes around it"),
     ("sample.top_p", 1.5, "must be a number > 0 and <= 1, or null; try 1"),
     ("evaluate.hellaswag_examples", 20_000, "try 10042"),
@@ -79,7 +87,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "said"), BAD, ids=[f"{k}={v}" for k, v, _ in BAD])
+# Names that are the same in every process, or two of them cannot share the tests.
+NAMES = [f"{key}={'missing' if value is MISSING else value}" for key, value, _ in BAD]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), BAD, ids=NAMES)
 def test_what_is_wrong_is_said_in_one_line(key: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         Config.parse(edited(key, value), source="params.yaml")
@@ -147,6 +159,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(_keys(BASE)), JSON)
+@example("download", {"\r": None})
 def test_any_value_is_taken_or_refused_in_one_line(key: str, value: Any) -> None:
     try:
         Config.parse(edited(key, value), source="params.yaml")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,28 @@ from reprogpt.config import ConfigError
 from reprogpt.launch import launch as start
 from reprogpt.launch import processes
 from reprogpt.training.run_dir import RunDir, runs_root
-from tests.training import config, launch, make_run, read_csv, weights, without_times, write_tokens
+from tests.training import (
+    config,
+    launch,
+    make_run,
+    members_in,
+    read_csv,
+    weights,
+    without_times,
+    write_tokens,
+)
 
+pytestmark = pytest.mark.timeout(900)  # starting takes minutes on a machine that is busy
 LONG = {"max_steps": 150, "batch_tokens": 12 * 16, "eval_interval": 100}
 """Some seconds of training: time enough to be killed in."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running(tmp_path: Path) -> Iterator[None]:
+    """A test that fails must not leave a training behind that the tests after it compete with."""
+    yield
+    for pid in members_in(tmp_path):
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +50,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def members(run: RunDir) -> list[int]:
     """Process ids of everything that works on a run: launcher, torchrun, training processes."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if str(run.path) in command:
-            found.append(int(path.parent.name))
-    return sorted(found)
+    return members_in(run.path)
 
 
 def workers(run: RunDir) -> list[int]:
@@ -49,49 +60,68 @@ def workers(run: RunDir) -> list[int]:
             if "reprogpt.train" in command and "reprogpt.training.agent" not in command]
 
 
-def wait_for(condition: object, what: str, seconds: float = 90) -> None:
+def wait_for(condition: object, what: str, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, f"waited too long for {what}"
         time.sleep(0.02)
 
 
-def wait_for_step(run: RunDir, step: int) -> None:
-    wait_for(lambda: (checkpoint.steps(run.path) or [0])[-1] >= step, f"step {step}")
+def last_step(run: RunDir) -> int:
+    """The step of the last checkpoint, 0 if there is none."""
+    return (checkpoint.steps(run.path) or [0])[-1]
+
+
+def wait_for_step(run: RunDir, step: int, child: subprocess.Popen[str] | None = None) -> None:
+    """Returns when a checkpoint of ``step`` or a later one is there, or ``child`` has ended."""
+    wait_for(lambda: last_step(run) >= step or (child is not None and child.poll() is not None),
+             f"step {step}")
 
 
 def finish(run: RunDir) -> None:
     child = launch(run)
-    _, said = child.communicate(timeout=120)
+    _, said = child.communicate(timeout=300)
     assert child.returncode == 0, said
 
 
 def torture(folder: Path, tokens: Path, kills: int, seed: int) -> tuple[str, str, list[str]]:
     """One run killed with -9 ``kills`` times at random moments, one left in peace.
 
+    Most kills wait until the run has come a random part further and saved once more, so that on a
+    slow machine, too, there is something to lose; every fifth falls while the run starts.
     Returns the sha256 of both models and what was killed when.
     """
     rng = random.Random(seed)
     peace = make_run(folder / "peace", tokens, train=LONG)
     finish(peace)
     run = make_run(folder / "torture", tokens, train=LONG)
-    log = []
+    log: list[str] = []
+    nothing_to_lose = 0
     while len(log) < kills:
+        before = last_step(run)
+        # The last step is left alone: a run that has ended cannot be killed.
+        share = (LONG["max_steps"] - 10) / kills
+        goal = max(before + 1, round((len(log) + rng.random()) * share))
         child = launch(run)
-        # Up to a moment of its life, from the first import to the last save.
-        time.sleep(rng.uniform(0.5, 12.0))
+        if len(log) % 5 == 4:
+            time.sleep(rng.uniform(0.0, 5.0))
+        else:
+            wait_for_step(run, goal, child)
+            time.sleep(rng.uniform(0.0, 0.1))  # about as long as from one save to the next
         alive = members(run)
         if child.poll() is not None or not alive:
             for path in run.path.glob("*.pt"):  # it finished: begin the run anew
                 path.unlink()
             continue
+        nothing_to_lose += not checkpoint.steps(run.path)
         victims = rng.choice([alive, [rng.choice(alive)]])
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-        child.communicate(timeout=60)
+        child.communicate(timeout=300)
         wait_for(lambda: not members(run), "the others to notice")
         log.append(f"{len(victims)} of {len(alive)} processes killed, checkpoints at "
                    f"{checkpoint.steps(run.path)}")
+    assert nothing_to_lose < kills / 2, log
     finish(run)
     assert without_times(read_csv(run)) == without_times(read_csv(peace))
     sums = [hashlib.sha256(weights(r)).hexdigest() for r in (peace, run)]
@@ -146,7 +176,7 @@ def test_a_group_that_loses_one_starts_again(tmp_path: Path, tokens: Path) -> No
     child = launch(run)
     wait_for_step(run, 40)
     os.kill(workers(run)[-1], signal.SIGKILL)
-    _, said = child.communicate(timeout=120)
+    _, said = child.communicate(timeout=300)
     assert child.returncode == 0, said
     assert "continuing run" in said
     assert weights(run) == weights(straight)
@@ -160,7 +190,7 @@ def test_a_process_that_hangs_is_noticed(tmp_path: Path, tokens: Path) -> None:
     child = launch(run)
     wait_for_step(run, 4)
     os.kill(workers(run)[-1], signal.SIGSTOP)
-    _, said = child.communicate(timeout=100)
+    _, said = child.communicate(timeout=300)
     assert child.returncode == 1
     assert "the same command continues from the last checkpoint" in said
     assert not members(run)
@@ -185,7 +215,7 @@ def test_what_cannot_get_better_is_not_tried_again(tmp_path: Path, tokens: Path)
     run = make_run(tmp_path, tokens, train={"lr": 1e30, "warmup_steps": 0, "grad_clip": 0.0},
                    runtime={"max_restarts": 50})
     child = launch(run)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=300)
     assert child.returncode == 1
     assert "is not finite" in said.splitlines()[-1]
 

@@ -76,7 +76,10 @@ def test_anything_like_a_number_means_what_dvc_takes_it_for(
     ("a: 1\na: 2\n", "line 2: a is given twice"),
     ("a: [1\n", "line 2"),
     ("- 1\n", "must be a mapping of sections, not a list"),
-    ("", "must be a mapping of sections"),
+    ("", "is empty and must be a mapping of sections; `python -m pipeline.preset"),
+    ("# nothing\n", "is empty and must be a mapping of sections"),
+    ("a: 1\nb: x\x07y\n", "line 2: character #x0007 is not allowed in YAML"),
+    ("a:\n\tb: 1\n", "line 2: found character '\\t'"),
     ("[a]: 1\n", "a key must be text"),
     ("a: 1\nb: 0x_\n", "line 2: 0x_ is not a number"),
 ])
@@ -99,8 +102,8 @@ def test_a_missing_file_says_what_writes_it(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_bytes(b"a: \xff\n")
-    with pytest.raises(ConfigError, match="UTF-8"):
+    (tmp_path / "params.yaml").write_bytes(b"b: 1\na: \xff\n")
+    with pytest.raises(ConfigError, match=r"line 2: byte 0xff is not UTF-8 text; save the file"):
         read_yaml(tmp_path / "params.yaml")
 
 

@@ -6,8 +6,10 @@ of that and ask DVC itself what is out of date.
 
 import ast
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import yaml
 
 from pipeline.closure import EXEMPT, LADDER_STAGES, STAGES, closure, code_deps
 from tests.conftest import ROOT, clean_environment, copy_checkout, run
+from tests.training import members_in
 
 DVC_YAML = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -296,6 +299,23 @@ class TestRun:
         source.write_text(source.read_text() + "\n# edited\n")
         assert would_run(project) == set()
 
+    def test_bad_params_that_dvc_meets_first_cost_nothing(self, project: Path) -> None:
+        """Plain `dvc repro` deletes a stage's outs before the stage can refuse: they come back."""
+        edit(project, "train.lr", "-1")
+        done = dvc(project, "repro")
+        said = [line for line in done.stderr.splitlines() if line.startswith("params.yaml: ")]
+        assert done.returncode != 0
+        assert len(said) == 1
+        assert "train.lr=-1 must be a number > 0; " in said[0]
+        assert "`dvc repro` also brings back what DVC has just removed" in said[0]
+        assert not (project / "models/gpt").exists()
+        edit(project, "train.lr", "3e-3")
+        done = dvc(project, "repro")
+        assert done.returncode == 0, done.stderr
+        assert "Running stage" not in done.stdout
+        for path in ("models/gpt/model.safetensors", "metrics/train.csv", "metrics/train.json"):
+            assert (project / path).exists(), path
+
     def test_sample_alone_runs_and_the_rest_is_kept(self, project: Path) -> None:
         edit(project, "sample.temperature", "0.5")
         done = dvc(project, "repro")
@@ -311,6 +331,7 @@ class TestRun:
         assert (change["old"], change["new"]) == (0.8, 0.5)
         shown = json.loads(dvc(project, "metrics", "show", "--json").stdout)
         assert "val_loss" in json.dumps(shown)
+        assert shown[""]["data"].keys() == {"metrics/train.json", "metrics/eval.json"}
         path = project / "metrics/eval.json"
         values = json.loads(path.read_text())
         path.unlink()  # never in place: it may be linked
@@ -327,6 +348,28 @@ class TestRun:
         shown = dvc(project, "exp", "show", "--csv").stdout
         assert "quick" in shown
         assert "0.375" in shown
+
+    def test_a_killed_experiment_goes_on_where_it_was(self, project: Path) -> None:
+        """DVC throws a failed experiment's folder away: its checkpoints are in the main runs/."""
+        run("git", "add", "-A", cwd=project)
+        run("git", "commit", "-q", "-m", "run", cwd=project)
+        before = set(project.glob("runs/*"))
+        command = ["dvc", "exp", "run", "--temp", "-S", "train.max_steps=60", "train"]
+        first = subprocess.Popen(command, cwd=project, env=clean_environment(), text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        new: list[Path] = []
+        while not (new and list(new[0].glob("step_*.pt"))):
+            assert first.poll() is None, first.communicate()[0]
+            new = list(set(project.glob("runs/*")) - before)
+            time.sleep(0.05)
+        for pid in members_in(new[0]):
+            os.kill(pid, signal.SIGKILL)
+        said, _ = first.communicate(timeout=120)
+        assert first.returncode != 0, said
+        again = run(*command, cwd=project)
+        said = again.stdout + again.stderr
+        assert again.returncode == 0, said
+        assert re.search(rf"continuing run {new[0].name} from step [1-9]0", said)
 
     def test_an_experiment_may_not_set_the_preset_s_name(self, project: Path) -> None:
         run("git", "add", "-A", cwd=project)

@@ -75,7 +75,8 @@ def train(run: RunDir, processes: int = 1) -> None:
     """
     run.write()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training", "reprogpt.train"])
+    # torch._dynamo: what the first optimizer imports, twice as much as the training itself.
+    context.set_forkserver_preload(["tests.training", "reprogpt.train", "torch._dynamo"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -85,7 +86,7 @@ def train(run: RunDir, processes: int = 1) -> None:
     for member in members:
         member.start()
     for member in members:
-        member.join(120)
+        member.join(240)
         if member.is_alive():
             member.kill()
             raise TimeoutError("a training process hangs")
@@ -118,6 +119,19 @@ def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "reprogpt.launch", str(run.path)], env=env,
                             text=True, stderr=subprocess.PIPE, cwd=run.path, **popen)
+
+
+def members_in(folder: Path) -> list[int]:
+    """Process ids of all that works on a run in ``folder``: launcher, torchrun, training."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if any(word == str(folder) or word.startswith(f"{folder}/") for word in command):
+            found.append(int(path.parent.name))
+    return sorted(found)
 
 
 def read_csv(run: RunDir) -> list[Row]:

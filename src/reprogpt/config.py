@@ -41,6 +41,10 @@ ARCHITECTURES = ("gpt", "bigram", "average", "head", "multihead", "feedforward",
 """What `model.architecture` may name: architectures.py."""
 
 
+MOST_PARAMETERS = 10**13
+"""More is a slip of the finger: no machine would say so, it would only run out of memory."""
+
+
 class Section(BaseModel):
     """A frozen group of params: no unknown keys, no silent conversions."""
 
@@ -187,6 +191,14 @@ class ModelConfig(Section):
         if self.position == "rope" and self.n_embd // self.n_head % 2:
             raise ValueError("position||'rope' turns pairs of channels and needs an even head size"
                              f", not {self.n_embd // self.n_head}||change n_head or n_embd")
+        return self
+
+    @model_validator(mode="after")
+    def _size(self) -> Self:
+        parameters = 12 * self.n_layer * self.n_embd**2  # of a block: Kaplan et al., 2020
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(f"n_layer||must make at most {MOST_PARAMETERS:.0e} parameters, and 12 "
+                             f"* n_layer * n_embd^2 is {parameters:.0e}||lower it, or n_embd")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ The rule is written from the field's type (`Annotated[int, Field(ge=1)] | Litera
 """
 
 import difflib
+import math
 import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -24,6 +25,9 @@ _ELSEWHERE = {  # what other projects call ours
     "n_ctx": "model.block_size",
     "dtype": "train.precision",
 }
+_TRUTHS = {"yes": "true", "on": "true", "y": "true", "1": "true",
+           "no": "false", "off": "false", "n": "false", "0": "false"}
+"""What YAML 1.1, and other programs, take for true and false."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -52,7 +56,7 @@ def _path(problem: ErrorDetails, model: type[BaseModel]) -> tuple[str | int, ...
 
 
 def _sentence(path: tuple[str | int, ...], problem: ErrorDetails, model: type[BaseModel]) -> str:
-    key, value = ".".join(map(str, path)), problem["input"]
+    key, value = ".".join(map(_name, path)), problem["input"]
     if problem["type"] == "extra_forbidden":
         return f"{key} is not a param{_nearest(model, path)}"
     if problem["type"] == "invalid_key":
@@ -116,7 +120,8 @@ def _say(branch: Any, limits: dict[str, Any]) -> str:
         least = f"of at least {limits['min_length']} " if "min_length" in limits else "of "
         return f"a list {least}{_say(get_args(branch)[0], {})}"
     if isinstance(branch, type) and issubclass(branch, BaseModel):
-        return f"a mapping with {', '.join(branch.model_fields)}"
+        first, *others = list(branch.model_fields)
+        return f"a mapping with {first} and {len(others)} more"
     bounds = " and ".join(f"{_BOUNDS[n]} {limits[n]:_}" for n in _BOUNDS if n in limits)
     return " ".join(filter(None, (_KINDS.get(branch, str(branch)), bounds)))
 
@@ -125,12 +130,17 @@ def _fix(annotation: Any, value: Any) -> str:
     branches = [(branch, _limits(limits)) for branch, limits in _branches(annotation)]
     words = [str(w) for b, _ in branches if get_origin(b) is Literal for w in get_args(b)]
     if isinstance(value, str):
-        close = difflib.get_close_matches(value, words, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.5)
         if close:
             return f"did you mean {close[0]}?"
-        if _is_number(value) and any(b in (int, float) for b, _ in branches):
+    if _is_number(value) and any(b in (int, float) for b, _ in branches):
+        if not math.isfinite(float(value)):
+            return "write a finite number"
+        if isinstance(value, str):
             return "remove the quotes"
     for branch, limits in branches:
+        if branch is bool and str(value).lower() in _TRUTHS:
+            return f"try {_TRUTHS[str(value).lower()]}"
         if branch is int and isinstance(value, float) and value.is_integer():
             return f"try {int(value)}"
         if branch in (int, float) and _is_number(value):
@@ -140,7 +150,7 @@ def _fix(annotation: Any, value: Any) -> str:
                 return f"try {limits['le']}"
         if branch is str and isinstance(value, int | float):
             return "put quotes around it"
-        if get_origin(branch) is list and not isinstance(value, list):
+        if get_origin(branch) is list and isinstance(value, str | int | float):
             return f"try [{value}]"
     return "see presets/shakespeare.yaml for one that works"
 
@@ -154,19 +164,20 @@ def _is_number(value: Any) -> bool:
 
 
 def _nearest(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
-    """`; did you mean ...?` for an unknown key, searched among its siblings, then everywhere."""
+    """`; did you mean ...?` for an unknown key: one that stands in another section, or is called
+    so elsewhere, else the nearest among its siblings."""
     section: Any = model
     for part in path[:-1]:
         section = _child(section, part)
     names = _fields(section)
     prefix = "".join(f"{part}." for part in path[:-1])
-    close = difflib.get_close_matches(str(path[-1]), names, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {prefix}{close[0]}?"
     everywhere = [f"{s}.{n}" for s in model.model_fields for n in _fields(_child(model, s))]
     here = [name for name in everywhere if name.endswith(f".{path[-1]}")]
     if here or path[-1] in _ELSEWHERE:
         return f"; did you mean {here[0] if here else _ELSEWHERE[str(path[-1])]}?"
+    close = difflib.get_close_matches(str(path[-1]), names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {prefix}{close[0]}?"
     return f"; remove it (there are: {', '.join(names)})"
 
 
@@ -184,6 +195,11 @@ def _value_at(values: Any, dotted: str) -> str:
             return ""
         values = values[part]
     return f"={_show(values)}"
+
+
+def _name(part: str | int) -> str:
+    """A key as it is, or escaped where it would break the line."""
+    return str(part) if str(part).isprintable() else repr(part)
 
 
 def _show(value: Any) -> str:

@@ -76,14 +76,18 @@ _Yaml12.add_constructor("tag:yaml.org,2002:float", _Yaml12.construct_yaml_float)
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError: missing, not YAML, or not a mapping."""
+    fix = ("`python -m pipeline.preset shakespeare` writes it"
+           if Path(path).name == "params.yaml" else "run from the project's root")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        fix = ("`python -m pipeline.preset shakespeare` writes it"
-               if Path(path).name == "params.yaml" else "run from the project's root")
         raise ConfigError(f"{path} does not exist; {fix}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[:error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}: line {line}: byte {error.object[error.start]:#x} is not UTF-8 "
+                          "text; save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; it must be a file") from None
     try:
         values = yaml.load(text, Loader=_Yaml12)  # noqa: S506 (a SafeLoader)
     except ConfigError as error:
@@ -92,7 +96,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or "is not YAML"
+        if isinstance(error, yaml.reader.ReaderError):  # a control character, mostly unseen
+            where = f"line {text.count(chr(10), 0, error.position) + 1}: "
+            problem = f"character #x{int(error.character):04x} is not allowed in YAML"
         raise ConfigError(f"{path}: {where}{problem}; correct the YAML there") from None
+    if values is None:
+        raise ConfigError(f"{path}: is empty and must be a mapping of sections; {fix}")
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must be a mapping of sections, not a "
                           f"{type(values).__name__}; see presets/shakespeare.yaml")
