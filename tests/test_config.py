@@ -60,6 +60,7 @@ BAD = [
     ("train.learning_rate", 3, "did you mean train.lr?"),
     ("lr", 3, "did you mean train.lr?"),
     ("trian", {}, "did you mean train?"),
+    ("download.a\x1eb", 1, "download.a b is not a param"),
     ("model", None, "must be a mapping with architecture"),
     ("model", MISSING, "model is missing"),
     ("model.n_layer", "4", "remove the quotes"),
@@ -98,7 +99,7 @@ def test_what_is_wrong_is_said_in_one_line(key: str, value: Any, said: str) -> N
     message = str(error.value)
     assert message.startswith("params.yaml: ")
     assert said in message
-    assert key.split(".")[-1] in message
+    assert " ".join(key.split(".")[-1].split()) in message
     assert "\n" not in message
 
 

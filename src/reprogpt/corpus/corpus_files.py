@@ -200,8 +200,8 @@ def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Docu
                     yield Document(text or "")
                 first = max(0, first - len(batch))
     except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not pyarrow's
-            raise
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
+            raise  # the disk's or the network's, not pyarrow's
         reason = " ".join(str(error).split())
         raise ConfigError(f"{name}: is not a whole parquet file ({reason}); get it again") from None
 
