@@ -52,7 +52,7 @@ def preset_run(tokens: Path, name: str, steps: int, seed: int) -> Run:
     model.init_weights(torch.Generator().manual_seed(seed))
     loader = Loader(TokenStream(tokens, "train"), cfg.train.batch_tokens, cfg.model.block_size,
                     seed, cfg.train.order)
-    resolved = {"precision": "float32", "micro_batch": loader.rows, "compile": False}
+    resolved = {"precision": "float32", "micro_batch": loader.sizes.full, "compile": False}
     net = Network(model, process, seed, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     held_out = TokenStream(tokens, "val")

@@ -48,6 +48,17 @@ def test_a_sharded_training_is_ddps(tmp_path: Path, tokens: Path, ddp: RunDir,
 
 
 @pytest.mark.slow
+def test_uneven_shares_take_equally_many_passes(tmp_path: Path, tokens: Path) -> None:
+    """Two rows and three, one at a time: a process that stops early leaves the other waiting."""
+    runs = []
+    for parallel in ("ddp", "fsdp"):
+        runs.append(make_run(tmp_path / parallel, tokens, train={"batch_tokens": 5 * 16},
+                             runtime={"parallel": parallel, "micro_batch": 1}))
+        train(runs[-1], 2)
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), abs=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("ddp", "fsdp"), ("fsdp", "ddp")])
 def test_a_run_goes_on_under_the_other_way(tmp_path: Path, tokens: Path, ddp: RunDir,
                                            before: str, after: str) -> None:

@@ -209,12 +209,23 @@ class ModelConfig(Section):
         return self
 
 
+class BatchRampConfig(Section):
+    """A batch that grows linearly, as GPT-3's did. See batch_sizes.py."""
+
+    start_tokens: Count
+    """Tokens of the first step, at most batch_tokens."""
+    tokens: Count
+    """Tokens after which a batch has its full size: GPT-3's 4 to 12 billion."""
+
+
 class TrainConfig(Section):
     """The recipe."""
 
     max_steps: Annotated[int, Field(ge=0, lt=2**40)]
     batch_tokens: Count
     """Tokens in one optimizer step, over all processes and micro-steps."""
+    batch_ramp: BatchRampConfig | None = None
+    """Start with a smaller batch than batch_tokens."""
     lr: Positive
     min_lr: NonNegative
     warmup_steps: Counts0
@@ -425,11 +436,16 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _whole_rows(self) -> Self:
-        block, tokens = self.model.block_size, self.train.batch_tokens
-        if tokens % block:
-            near = max(1, round(tokens / block)) * block
-            raise ValueError("train.batch_tokens||must be a multiple of model.block_size = "
-                             f"{block}||try {near}")
+        block, full, ramp = self.model.block_size, self.train.batch_tokens, self.train.batch_ramp
+        for key, tokens in (("batch_tokens", full),
+                            ("batch_ramp.start_tokens", ramp.start_tokens if ramp else full)):
+            if tokens % block:
+                near = max(1, round(tokens / block)) * block
+                raise ValueError(f"train.{key}||must be a multiple of model.block_size = {block}"
+                                 f"||try {near}")
+            if tokens > full:
+                raise ValueError(f"train.{key}||must be at most train.batch_tokens = {full}, to "
+                                 f"which the batch grows||try {block}")
         return self
 
     @classmethod

@@ -46,7 +46,7 @@ def keyed_dropout(x: Tensor, keys: Tensor, p: float) -> Tensor:
 
     ``keys`` (B,) int32 decide which; see :func:`site_keys`. Fewer than 2^31 values a row.
     """
-    within = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device).view(x.shape[1:])
+    within = torch.arange(x.shape[1:].numel(), dtype=torch.int32, device=x.device).view(x.shape[1:])
     keys = keys.view(-1, *[1] * (x.dim() - 1))
     # A golden-ratio walk started at the key, then hashed: 31 uniform bits for each value.
     bits = mix(within * _GOLDEN + keys) & 0x7FFFFFFF

@@ -2,14 +2,15 @@
 
 The tokens of a split are one stream. An epoch cuts it into windows of block_size tokens (from an
 offset that each epoch draws anew) and visits every window once, in an order permuted by (seed,
-epoch). Row r of step s is window number s * rows + r of that endless sequence. The global batch is
-thus decided by (seed, step) alone, and only then sliced by rank and by micro-step: a resume needs
-no more than the step, and any number of processes trains on the same rows.
+epoch). Row r of step s is window number before(s) + r of that endless sequence, where before(s) is
+the number of rows of all earlier steps (batch_sizes.py). The global batch is thus decided by (seed,
+step) alone, and only then sliced by rank and by micro-step: a resume needs no more than the step,
+and any number of processes trains on the same rows.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,9 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reprogpt.batch_sizes import BatchSizes
 from reprogpt.loss import MASKED
 from reprogpt.permutation import Permutation, draw
 from reprogpt.shards import TokenStream
+
+STRETCH = 4096
+"""Windows whose places are computed at once and kept for the next steps: one by one, the
+permutation's many small operations would cost more than reading the tokens does."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +40,22 @@ class Batch:
     """(b,) int64: the rows' numbers within the global batch"""
     valid: int
     """Targets of the *global* batch that are not MASKED"""
+    most: int = 0
+    """Rows of the process that has the most of them; 0: as many as this one"""
 
     def micro_steps(self, micro_batch: int) -> Iterator["Batch"]:
-        """The same rows in parts as even as can be, at most ``micro_batch`` rows each."""
+        """The same rows in parts as even as can be, at most ``micro_batch`` rows each.
+
+        As many parts on every process, the last perhaps empty: FSDP's passes are joint ones.
+        """
         rows = len(self.rows)
-        parts = -(-rows // micro_batch)
+        parts = -(-max(rows, self.most) // micro_batch)
         for i in range(parts):
-            s = slice(rows * i // parts, rows * (i + 1) // parts)
-            yield Batch(self.idx[s], self.targets[s], self.rows[s], self.valid)
+            yield self[rows * i // parts:rows * (i + 1) // parts]
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        """Some of the rows."""
+        return replace(self, idx=self.idx[rows], targets=self.targets[rows], rows=self.rows[rows])
 
     def to(self, device: torch.device) -> "Batch":
         """On ``device``; a copy to a GPU overlaps with what the GPU is doing."""
@@ -50,22 +64,24 @@ class Batch:
         pin = device.type == "cuda"
         idx, targets, rows = ((t.pin_memory() if pin else t).to(device, non_blocking=pin)
                               for t in (self.idx, self.targets, self.rows))
-        return Batch(idx, targets, rows, self.valid)
+        return replace(self, idx=idx, targets=targets, rows=rows)
 
 
 class Loader:
     """``loader.batch(step, rank, world_size)`` over a :class:`TokenStream`."""
 
-    def __init__(self, stream: TokenStream, batch_tokens: int, block_size: int, seed: int,
+    def __init__(self, stream: TokenStream, batch: int | BatchSizes, block_size: int, seed: int,
                  order: str = "shuffled") -> None:
-        """Raises ValueError when the stream is shorter than one window."""
+        """``batch``: tokens of the global batch, or how many rows it has at each step.
+
+        Raises ValueError when the stream is shorter than one window.
+        """
         T, N = block_size, stream.n_tokens
         if N <= T:
             raise ValueError(f"params.yaml: model.block_size={T} needs at least {T + 1} training "
                              f"tokens, and there are {N}; lower it or add text")
         self.stream, self.block_size, self.seed, self.order = stream, T, seed, order
-        self.rows = batch_tokens // T
-        """Rows of the global batch."""
+        self.sizes = BatchSizes(batch // T) if isinstance(batch, int) else batch
         # A shuffled epoch leaves room for its offset, so that all epochs have equally many windows.
         self.windows = max(1, (N - T) // T) if order == "shuffled" else (N - 1) // T
         """Windows of an epoch."""
@@ -73,31 +89,32 @@ class Loader:
 
     def starts(self, step: int, rows: range | None = None) -> NDArray[np.int64]:
         """Where each row of step's global batch (or of ``rows`` of it) starts in the stream."""
-        rows = range(self.rows) if rows is None else rows
-        number = step * self.rows + np.arange(rows.start, rows.stop, dtype=np.int64)
-        epoch, place = np.divmod(number, self.windows)
-        out = np.empty_like(place)
-        for e in np.unique(epoch).tolist():
-            here = epoch == e
-            offset, order = self._epoch(e)
-            out[here] = offset + self.block_size * (order(place[here]) if order else place[here])
-        return out
+        rows = range(self.sizes.rows(step)) if rows is None else rows
+        number = self.sizes.before(step) + rows.start
+        out: list[NDArray[np.int64]] = []
+        missing = len(rows)
+        while missing:
+            epoch, place = divmod(number, self.windows)
+            stretch, first = divmod(place, STRETCH)
+            out.append(self._stretch(epoch, stretch)[first:first + missing])
+            number, missing = number + len(out[-1]), missing - len(out[-1])
+        return np.concatenate(out)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Rank's share of step's global batch; shares differ by at most one row."""
-        rows = range(self.rows * rank // world_size, self.rows * (rank + 1) // world_size)
-        T = self.block_size
-        tokens = np.stack([self.stream.read(s, T + 1) for s in self.starts(step, rows).tolist()])
-        both = torch.from_numpy(tokens.astype(np.int64))
-        idx, targets, valid = both[:, :-1], both[:, 1:], self.rows * T
+        total, T = self.sizes.rows(step), self.block_size
+        rows = range(total * rank // world_size, total * (rank + 1) // world_size)
+        tokens = self.stream.rows(self.starts(step, rows).tolist(), T + 1)
+        idx, targets = (torch.from_numpy(part.astype(np.int64))
+                        for part in (tokens[:, :-1], tokens[:, 1:]))
+        valid = total * T
         if self.stream.masked:
             # The divisor of the loss is global, so every process reads the whole batch's mask.
-            mask = np.stack([self._mask(s + 1) for s in self.starts(step).tolist()])
+            mask = self.stream.mask_rows((self.starts(step) + 1).tolist(), T)
             valid = int(mask.sum())
-            mine = torch.from_numpy(mask[rows.start:rows.stop]).bool()
-            targets = targets.masked_fill(~mine, MASKED)
-        numbers = torch.arange(rows.start, rows.stop)
-        return Batch(idx.contiguous(), targets.contiguous(), numbers, valid)
+            targets.masked_fill_(torch.from_numpy(mask[rows.start:rows.stop]) == 0, MASKED)
+        numbers, most = torch.arange(rows.start, rows.stop), -(-total // world_size)
+        return Batch(idx, targets, numbers, valid, most)
 
     def ahead(self, steps: range, rank: int, world_size: int) -> Iterator[Batch]:
         """The batches of ``steps``, the next one read while the last one is used."""
@@ -111,7 +128,11 @@ class Loader:
 
     def epochs(self, steps: int) -> float:
         """How often ``steps`` steps go over the stream."""
-        return steps * self.rows / self.windows
+        return self.sizes.before(steps) / self.windows
+
+    def tokens(self, steps: int) -> int:
+        """How many tokens ``steps`` steps train on."""
+        return self.sizes.before(steps) * self.block_size
 
     def describe(self, step: int) -> str:
         """The places a step's rows come from, for a message: shard:offset, ..."""
@@ -123,14 +144,11 @@ class Loader:
         """Tokens that an epoch does not predict: the stream's first, and the rest at its end."""
         return self.stream.n_tokens - self.windows * self.block_size
 
-    def _mask(self, start: int) -> NDArray[np.uint8]:
-        mask = self.stream.read_mask(start, self.block_size)
-        assert mask is not None, "a masked stream has a mask everywhere"
-        return mask
-
     @lru_cache(maxsize=2)  # noqa: B019 (a loader lives as long as its process)
-    def _epoch(self, epoch: int) -> tuple[int, Permutation | None]:
+    def _stretch(self, epoch: int, stretch: int) -> NDArray[np.int64]:
+        """Where the windows of one stretch of an epoch start."""
+        place = np.arange(stretch * STRETCH, min((stretch + 1) * STRETCH, self.windows))
         if self.order == "sequential":
-            return 0, None
+            return place * self.block_size
         offset = draw(min(self._slack, self.block_size - 1) + 1, self.seed, epoch)
-        return offset, Permutation(self.windows, self.seed, epoch)
+        return offset + self.block_size * Permutation(self.windows, self.seed, epoch)(place)

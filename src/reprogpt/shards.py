@@ -10,6 +10,7 @@ import os
 import random
 import zlib
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -215,13 +216,20 @@ class TokenStream:
 
         Raises ValueError when the stream is shorter, OSError when a file shrank meanwhile.
         """
-        return self._gather(self._files, start, count, np.dtype("<u2"), HEADER_BYTES)
+        return self.rows([start], count)[0]
+
+    def rows(self, starts: Sequence[int], count: int) -> np.ndarray:
+        """The same for several places at once: (len(starts), count) uint16."""
+        return self._gather(self._files, starts, count, np.dtype("<u2"), HEADER_BYTES)
 
     def read_mask(self, start: int, count: int) -> np.ndarray | None:
         """(count,) uint8, 1 where the token at that position counts as a target; None if all do."""
-        if not self._masks:
-            return None
-        return self._gather(self._masks, start, count, np.dtype(np.uint8), 0)
+        return self.mask_rows([start], count)[0] if self._masks else None
+
+    def mask_rows(self, starts: Sequence[int], count: int) -> np.ndarray:
+        """The same of a masked stream for several places at once: (len(starts), count) uint8."""
+        assert self._masks, "this stream has no mask"
+        return self._gather(self._masks, starts, count, np.dtype(np.uint8), 0)
 
     def locate(self, offset: int) -> str:
         """Where the token at ``offset`` lies, for messages: train_000001.bin:12345."""
@@ -233,32 +241,29 @@ class TokenStream:
             os.close(file)
         self._files, self._masks = [], []
 
-    def _gather(self, files: list[int], start: int, count: int, dtype: np.dtype,
+    def _gather(self, files: list[int], starts: Sequence[int], count: int, dtype: np.dtype,
                 skip: int) -> np.ndarray:
-        if start < 0 or count < 0 or start + count > self.n_tokens:
-            raise ValueError(f"{self.folder}: tokens {start} to {start + count} of {self.split} "
-                             f"were asked for; there are {self.n_tokens}")
-        out = np.empty(count, dtype)
-        done = 0
-        at = bisect_right(self._starts, start) - 1
-        while done < count:
-            inside = start + done - self._starts[at]
-            take = min(count - done, self.shards[at].tokens - inside)
-            raw = out[done:done + take].data.cast("B")
-            _pread_full(files[at], raw, skip + inside * dtype.itemsize,
-                        self.shards[at].file(self.folder))
-            done += take
-            at += 1
+        for start in (min(starts), max(starts)):
+            if start < 0 or count < 0 or start + count > self.n_tokens:
+                raise ValueError(f"{self.folder}: tokens {start} to {start + count} of {self.split}"
+                                 f" were asked for; there are {self.n_tokens}")
+        out = np.empty((len(starts), count), dtype)
+        raw, size = out.reshape(-1).view(np.uint8).data, dtype.itemsize
+        width = count * size
+        for row, start in enumerate(starts):  # each by one read into its place, mostly
+            left = raw[row * width:(row + 1) * width]
+            at = bisect_right(self._starts, start) - 1
+            offset = (start - self._starts[at]) * size
+            while len(left):
+                inside = self.shards[at].tokens * size - offset
+                got = os.preadv(files[at], [left[:inside]], skip + offset) if inside else 0
+                if inside and not got:
+                    raise OSError(f"{self.shards[at].file(self.folder)}: ends at byte "
+                                  f"{skip + offset}; it was cut while being read")
+                left, offset = left[got:], offset + got
+                if got == inside:
+                    at, offset = at + 1, 0
         return out.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _pread_full(file: int, into: memoryview, offset: int, path: Path) -> None:
-    done = 0
-    while done < len(into):
-        got = os.preadv(file, [into[done:]], offset + done)
-        if got == 0:
-            raise OSError(f"{path}: ends at byte {offset + done}; it was cut while being read")
-        done += got
 
 
 def verify_shard(path: Path, shard: Shard, verify: Literal["sampled", "full"]) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from reprogpt import checkpoint, hf
 from reprogpt.architectures import build_model
+from reprogpt.batch_sizes import batch_sizes
 from reprogpt.evals import validation_loss
 from reprogpt.loader import Loader
 from reprogpt.optim import build_optimizer, lr_at
@@ -53,8 +54,9 @@ class Trainer:
         train, model = self.cfg.train, self.cfg.model
         tokens = Path(run.paths.tokens)
         verify = self.cfg.runtime.verify
-        self.loader = Loader(TokenStream(tokens, "train", verify), train.batch_tokens,
-                             model.block_size, self.cfg.seed, train.order)
+        self.loader = Loader(TokenStream(tokens, "train", verify),
+                             batch_sizes(train, model.block_size), model.block_size,
+                             self.cfg.seed, train.order)
         self.val_stream = TokenStream(tokens, "val", verify)
         tokenizer = load_tokenizer(tokens / "tokenizer")
         self.token_bytes = tokenizer.token_bytes()
@@ -130,14 +132,15 @@ class Trainer:
         """Writes the row of the current step, after checking every step since the last one."""
         losses, norm = self._flush()
         now = time.perf_counter()
-        elapsed, done = now - self._tick, self.step - self._tick_step
+        elapsed = now - self._tick
         self.seconds += elapsed
-        tokens = self.step * self.cfg.train.batch_tokens
+        tokens = self.loader.tokens(self.step)
+        new = tokens - self.loader.tokens(self._tick_step)
         self.journal.write({
             "step": self.step, "tokens": tokens, "seconds": self.seconds, "grad_norm": norm,
             "train_loss": losses[-1] if losses else math.nan, "val_loss": val_loss,
             "lr": lr_at(self.step - 1, self.cfg.train) if self.step else math.nan,
-            "tokens_per_second": done * self.cfg.train.batch_tokens / elapsed if done else math.nan,
+            "tokens_per_second": new / elapsed if new else math.nan,
         })
         self._start_clock()
 
@@ -227,7 +230,7 @@ class Trainer:
         model.load_state_dict(weights)
         hf.save_model(Path(self.run_dir.paths.model), model, self.cfg.model,
                       Path(self.run_dir.paths.tokens) / "tokenizer")
-        tokens = self.step * cfg.batch_tokens
+        tokens = self.loader.tokens(self.step)
         speed = tokens / self.seconds if self.seconds else math.nan
         peak = peak_flops(self.process.device)
         recent = list(self.recent)[-cfg.eval_interval:]

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reprogpt import hf
 from reprogpt.architectures import build_model
+from reprogpt.batch_sizes import batch_sizes
 from reprogpt.config import Config, TrainConfig
 from reprogpt.dropout import row_keys
 from reprogpt.loader import Batch, Loader
@@ -41,11 +42,12 @@ CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
 class NextToken(nn.Module):
     """The model and its loss as one module, so that both are compiled and wrapped together."""
 
-    def __init__(self, model: GPT, chunk_rows: int | None, compile_body: bool = False) -> None:
+    def __init__(self, model: GPT, chunk_rows: int | None, compile_body: bool = False,
+                 dynamic: bool | None = False) -> None:
         super().__init__()
         self.model, self.chunk_rows = model, chunk_rows
         # A function, not a module: the parameters keep their names.
-        self._compiled = torch.compile(model.forward, dynamic=False) if compile_body else None
+        self._compiled = torch.compile(model.forward, dynamic=dynamic) if compile_body else None
 
     def forward(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
         """idx, targets (b, T) int64, keys (b,) int32 -> sum of nll over the valid targets."""
@@ -58,9 +60,10 @@ class Network:
     """``net(idx, targets, keys)`` is the loss; ``net.model`` the bare model behind it."""
 
     def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any],
-                 fsdp: bool = False) -> None:
+                 fsdp: bool = False, growing: bool = False) -> None:
+        """``growing``: the rows at a time change from step to step (train.batch_ramp)."""
         self.model, self.process, self.seed, self.resolved = model, process, seed, resolved
-        self.fsdp = fsdp and process.world_size > 1
+        self.fsdp, self.growing = fsdp and process.world_size > 1, growing
         if self.fsdp:
             shard_model(model)
         on_cpu, compiled = process.device.type == "cpu", bool(resolved["compile"])
@@ -68,10 +71,11 @@ class Network:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         # On a CPU the loss goes in chunks, a loop that a compiler would only unroll; and what is
         # compiled there passes by the hooks that make a sharded model whole.
+        dynamic = None if growing else False  # None: what changes its size once is compiled for all
         self._step: Any = NextToken(model, CPU_LOGITS // len(model.head_weight) if on_cpu else None,
-                                    compiled and on_cpu and not self.fsdp)
+                                    compiled and on_cpu and not self.fsdp, dynamic)
         if compiled and not on_cpu:
-            self._step = torch.compile(self._step, dynamic=False)
+            self._step = torch.compile(self._step, dynamic=dynamic)
 
     @property
     def apart(self) -> Process:
@@ -170,8 +174,11 @@ class Network:
 
     def _throw_away(self, loader: Loader) -> None:
         process = self.process
-        batch = loader.batch(0, process.rank, process.world_size)
-        part = next(batch.micro_steps(self.micro_batch)).to(process.device)
+        batch = loader.batch(loader.sizes.settled, process.rank, process.world_size)
+        part = next(batch.micro_steps(self.micro_batch))
+        if self.growing:  # some step on the way has as many rows at a time as there may be
+            part = batch[:self.micro_batch]
+        part = part.to(process.device)
         self(part.idx, part.targets, row_keys(self.seed, 0, part.rows)).backward()
         self.model.zero_grad(set_to_none=True)
 
@@ -189,18 +196,21 @@ def build_network(run: RunDir, process: Process, loader: Loader,
         hf.load_weights(model, run.paths.init)
     else:
         model.init_weights(torch.Generator().manual_seed(cfg.seed))
-    if loader.rows < process.world_size:
-        raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the "
-                         f"{loader.rows} rows of a batch; lower it or raise train.batch_tokens")
+    growing, rows = cfg.train.batch_ramp is not None, loader.sizes.rows(0)
+    if rows < process.world_size:
+        key = "batch_ramp.start_tokens" if growing else "batch_tokens"
+        raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the {rows} "
+                         f"rows of {'the first' if growing else 'a'} batch; lower it or raise "
+                         f"train.{key}")
     return Network(model.to(device), process, cfg.seed, _resolve(run, process, loader, resolved),
-                   fsdp=cfg.runtime.parallel == "fsdp")
+                   fsdp=cfg.runtime.parallel == "fsdp", growing=growing)
 
 
 def _resolve(run: RunDir, process: Process, loader: Loader, known: dict[str, Any]
              ) -> dict[str, Any]:
     """What each `auto` means here; one that was resolved when the run began keeps its meaning."""
     runtime, device = run.config.runtime, process.device
-    rows = -(-loader.rows // process.world_size)
+    rows = -(-loader.sizes.full // process.world_size)
     limit = GPU_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS
     asked = {"precision": run.config.train.precision, "micro_batch": runtime.micro_batch,
              "compile": runtime.compile}
@@ -222,7 +232,8 @@ def pays(cfg: Config) -> bool:
                                                             "clang++"))):
         return False
     weights = 12 * m.n_layer * m.n_embd**2  # of the blocks, which is what gets compiled
-    tokens = cfg.train.max_steps * cfg.train.batch_tokens
+    rows = batch_sizes(cfg.train, m.block_size).before(cfg.train.max_steps)
+    tokens = rows * m.block_size
     flops = tokens * (6 * weights + 12 * m.n_layer * m.block_size * m.n_embd)
     seconds = flops / (CPU_FLOPS * torch.get_num_threads())
     return seconds * COMPILE_GAIN > COMPILE_SECONDS * m.n_layer
