@@ -121,8 +121,9 @@ def _say(branch: Any, limits: dict[str, Any]) -> str:
         least = f"of at least {limits['min_length']} " if "min_length" in limits else "of "
         return f"a list {least}{_say(get_args(branch)[0], {})}"
     if isinstance(branch, type) and issubclass(branch, BaseModel):
-        first, *others = list(branch.model_fields)
-        return f"a mapping with {first} and {len(others)} more"
+        first, *others = branch.model_fields
+        rest = others[0] if len(others) == 1 else f"{len(others)} more"
+        return f"a mapping with {first} and {rest}"
     bounds = " and ".join(f"{_BOUNDS[n]} {limits[n]:_}" for n in _BOUNDS if n in limits)
     return " ".join(filter(None, (_KINDS.get(branch, str(branch)), bounds)))
 
