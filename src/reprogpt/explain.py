@@ -37,8 +37,7 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
     # An unknown key often explains the missing one beside it, so it is told first.
     path, problem = min(problems.items(), key=lambda item: item[1]["type"] != "extra_forbidden")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    # A key may hold what breaks a line.
-    return " ".join(f"{source}: {_sentence(path, problem, model)}{more}".split())
+    return f"{source}: {_sentence(path, problem, model)}{more}"
 
 
 def _path(problem: ErrorDetails, model: type[BaseModel]) -> tuple[str | int, ...]:
