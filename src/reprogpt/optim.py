@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from reprogpt.config import TrainConfig
 from reprogpt.muon import Muon
@@ -90,6 +89,8 @@ def build_optimizer(model: nn.Module, cfg: TrainConfig, sharded: bool = False
     groups = decay_groups(model, cfg.weight_decay)
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     if sharded:
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # seconds to import
+
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=cfg.lr, betas=betas,
                                        eps=cfg.eps, fused=fused)
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas, eps=cfg.eps, fused=fused)

@@ -3,15 +3,16 @@
 Two ways, for models that would not fit otherwise: ``runtime.shard_optimizer`` keeps each AdamW
 moment on one process only (ZeRO, stage 1), ``runtime.parallel: fsdp`` also the weights and the
 gradients (stage 3). A checkpoint always holds the whole, so a run may go on under another way.
+
+What torch has for this takes seconds to import, so it is imported where something is cut up, and
+known elsewhere by what it can do: a sharded tensor by ``full_tensor``, a sharded optimizer by
+``consolidate_state_dict``.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from reprogpt.runtime import Process
 
@@ -19,6 +20,8 @@ from reprogpt.runtime import Process
 def shard_model(model: nn.Module) -> None:
     """Cuts the parameters among all processes, in place: each block is whole only while it
     computes. The rest (embeddings, last norm) stays whole from forward to backward."""
+    from torch.distributed.fsdp import fully_shard
+
     blocks = getattr(model, "h", ())
     for block in blocks:
         fully_shard(block)
@@ -28,7 +31,7 @@ def shard_model(model: nn.Module) -> None:
 def whole(value: Any, process: Process) -> Any:
     """``value`` (a tensor, or dicts and lists of them) with sharded tensors made whole, on the CPU
     of the first process. All must call it, one tensor is whole at a time; others get None."""
-    if isinstance(value, DTensor):
+    if hasattr(value, "full_tensor"):
         gathered = value.full_tensor()
         return gathered.cpu() if process.is_first else None
     if isinstance(value, dict):
@@ -40,7 +43,7 @@ def whole(value: Any, process: Process) -> Any:
 
 def local(value: Tensor) -> Tensor:
     """A number that every process needs: itself, or the whole of a sharded one."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def model_state(model: nn.Module, process: Process) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def model_state(model: nn.Module, process: Process) -> dict[str, Any]:
 
 def optimizer_state(optimizer: torch.optim.Optimizer, process: Process) -> dict[str, Any] | None:
     """The optimizer's whole state, on the first process. All must call it."""
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
+    if hasattr(optimizer, "consolidate_state_dict"):
         optimizer.consolidate_state_dict(to=0)
         return optimizer.state_dict() if process.is_first else None
     state: dict[str, Any] = whole(optimizer.state_dict(), process)
@@ -76,8 +79,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     optimizer.load_state_dict(state | {"state": moments})
 
 
-def _like(value: Tensor, own: Tensor) -> Tensor:
+def _like(value: Tensor, own: Any) -> Tensor:
     """``value`` cut up as ``own`` is."""
-    if not isinstance(own, DTensor):
+    if not hasattr(own, "full_tensor"):
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
