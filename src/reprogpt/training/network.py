@@ -29,9 +29,9 @@ from reprogpt.shards import read_manifest
 from reprogpt.training.run_dir import RunDir
 from reprogpt.training.sharding import local, shard_model
 
-CPU_LOGITS = 128 * 50304
-"""Logits at a time on a CPU: as float32 26 MB, about a last-level cache, and 128 rows of GPT-2's
-vocabulary. On a GPU they are computed whole."""
+CPU_LOGITS = 256 * 50304
+"""Logits at a time on a CPU: 256 rows of GPT-2's vocabulary, 51 MB of float32. Fewer rows make
+narrower products, many more leave the cache. On a GPU they are computed whole."""
 CPU_FLOPS, COMPILE_GAIN, COMPILE_SECONDS = 6e10, 0.1, 4.0
 """What compiling is weighed by: float32 FLOP/s of a core, the part of the blocks' time that it
 saves, and its cost per layer (docs/speed.md has the measurements)."""
