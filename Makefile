@@ -12,6 +12,10 @@ SHELL := /bin/bash
 # dvc and torchrun start `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# Where it is set, as in many containers, every process compiles a thousand modules anew: torch
+# then takes twice as long to import, and dvc three times.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Byte-compiling 100 packages takes a minute that most runs never get back: Python does it on use.
 PIP := .venv/bin/python -m pip --disable-pip-version-check --retries 10 --timeout 60
 INSTALL := $(PIP) install --quiet --no-compile --constraint constraints.txt
