@@ -86,7 +86,7 @@ BAD = [
      "branches and tags move; copy one from https://huggingface.co/datasets/a/b/commits/main"),
     ("download.hub", hub("87f09149"), "must be a commit hash of 40 hex digits"),
     ("sample.num_samples", 10**9, "=1000000000 must leave the keys and values of all samples, "
-     "0.5 MB for one of each prompt, below 16 GB; try 32768"),
+     "0.4 MB for one of each prompt, below 16 GB; try 43690"),
     ("download.corpus", "files", "must name at least one glob"),
     ("download.corpus", "shakespear", "download.corpus=shakespear must be shakespeare, "),
     ("model.architecture", "gtp", "did you mean gpt?"),
