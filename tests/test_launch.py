@@ -221,6 +221,22 @@ def test_what_cannot_get_better_is_not_tried_again(tmp_path: Path, tokens: Path)
     assert "is not finite" in said.splitlines()[-1]
 
 
+@pytest.mark.slow
+def test_what_hangs_on_the_way_out_is_ended(tmp_path: Path, tokens: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training process has written everything and never exits: the launcher sees to it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, time\n"
+        "if 'RANK' in os.environ:\n    atexit.register(time.sleep, 9999)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("reprogpt.launch.GRACE_SECONDS", 1.0)
+    run = make_run(tmp_path, tokens)
+    start(run)
+    assert run.done.exists()
+    assert (Path(run.paths.model) / "model.safetensors").exists()
+    assert not members(run)
+
+
 FAKE_SLURM = {  # one node, at once: what the options ask of the real programs
     "sbatch": 'for a in "$@"; do case $a in --wrap=*) job="${a#--wrap=}";; esac; done\n'
               'echo "$@" > $LOG\nSLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 exec sh -c "$job"',

@@ -50,6 +50,24 @@ def test_torchs_muon_up_to_bfloat16s_rounding() -> None:
         torch.testing.assert_close(x, y, atol=0.02 * 3 * 2**-6, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(2, 16, 16), (2, 16, 20), (2, 16, 64), (2, 64, 16)])
+@pytest.mark.parametrize("spread", [0, 3])
+def test_each_singular_value_goes_through_the_quintic(shape: tuple[int, ...], spread: float
+                                                      ) -> None:
+    """By the definition, in float64: U p(p(p(p(p(S / |S|))))) V^T.
+
+    To an eighth of bfloat16's rounding: squares of small singular values lose digits.
+    """
+    u, s, v = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    s = s * torch.logspace(0, -spread, s.size(-1), dtype=torch.float64)
+    x = (u * s[:, None]) @ v
+    s = s / s.norm(dim=-1, keepdim=True)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    torch.testing.assert_close(orthogonalize(x.float(), torch.float32).double(),
+                               (u * s[:, None]) @ v, atol=5e-4, rtol=0)
+
+
 def test_q_k_and_v_are_three_matrices_to_torchs_muon() -> None:
     whole = nn.Parameter(torch.randn(24, 8))
     parts = [nn.Parameter(p.clone()) for p in whole.detach().chunk(3)]

@@ -14,10 +14,11 @@ from reprogpt.averaging import average_loop, average_product, average_softmax
 from reprogpt.config import ModelConfig
 from reprogpt.dropout import row_keys
 from reprogpt.generate import generate
+from reprogpt.heads import Head, Heads, MultiHead
 from reprogpt.hf import load_model, save_model
 from reprogpt.loss import MASKED, nll
 from reprogpt.model import GPT, CausalSelfAttention, Context
-from reprogpt.rungs import RUNGS, Head, Heads, MultiHead
+from reprogpt.rungs import RUNGS
 
 VOCAB = 65
 SMALL = {"architecture": "head", "n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 8,

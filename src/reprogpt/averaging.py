@@ -4,7 +4,7 @@
 
 Read in order. The loop says what is meant. The matrix product says the same to a machine that
 multiplies matrices. The softmax says it in the one form in which the weights can be *learned*:
-attention (rungs.py, Head) is the third function with scores that depend on the text.
+attention (heads.py, Head) is the third function with scores that depend on the text.
 """
 
 import torch

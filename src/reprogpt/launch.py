@@ -32,6 +32,7 @@ def launch(run: RunDir) -> None:
     if _queues(run):  # the launcher that the queue starts takes the lock
         os.close(held.pop())
     run.failure.unlink(missing_ok=True)
+    run.done.unlink(missing_ok=True)
     command = LAUNCHERS[run.config.runtime.launcher](run)
     received: list[int] = []
 
@@ -51,6 +52,8 @@ def launch(run: RunDir) -> None:
             os.close(descriptor)
     if run.failure.exists():
         raise TrainingFailed(run.failure.read_text())
+    if run.done.exists():
+        return
     if received:
         name = signal.Signals(received[0]).name
         raise TrainingFailed(f"training stopped by {name}; its checkpoint is in runs/"
@@ -65,21 +68,29 @@ def launch(run: RunDir) -> None:
 
 
 def _wait(child: subprocess.Popen[bytes], run: RunDir, received: list[int]) -> int:
-    """Waits for the child; hands on the first signal; ends a group whose failure is final."""
-    deadline = None
+    """Waits for the child; hands on the first signal; ends a group whose failure is final, or
+    that has written everything and does not go."""
+    told, deadline = False, None
     while (status := child.poll()) is None:
         time.sleep(0.05)
-        if deadline is None and (received or run.failure.exists()):
-            if _queues(run):
-                subprocess.run(["scancel", "--batch", "--signal=TERM",
-                                f"--name={_job_name(run)}"], check=False)
-            else:
-                child.send_signal(received[0] if received else signal.SIGTERM)
-            deadline = time.monotonic() + GRACE_SECONDS
-        elif deadline is not None and time.monotonic() > deadline:
-            os.killpg(child.pid, signal.SIGKILL)
+        if not told and (received or run.failure.exists()):
+            _tell(child, run, received[0] if received else signal.SIGTERM)
+            told, deadline = True, time.monotonic() + GRACE_SECONDS
+        elif not told and not run.done.exists():
+            deadline = None
+        elif deadline is None or time.monotonic() > deadline:
+            if deadline is not None:
+                os.killpg(child.pid, signal.SIGKILL)
             deadline = time.monotonic() + GRACE_SECONDS
     return status
+
+
+def _tell(child: subprocess.Popen[bytes], run: RunDir, signum: int) -> None:
+    if _queues(run):
+        subprocess.run(["scancel", "--batch", "--signal=TERM", f"--name={_job_name(run)}"],
+                       check=False)
+    else:
+        child.send_signal(signum)
 
 
 def processes(run: RunDir) -> int:

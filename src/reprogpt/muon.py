@@ -28,10 +28,32 @@ def orthogonalize(x: Tensor, dtype: torch.dtype) -> Tensor:
     tall = x.size(-2) > x.size(-1)
     x = (x.mT if tall else x).to(dtype)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above 1
-    for _ in range(STEPS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    # bfloat16 would lose the small singular values in their squares.
+    if dtype == torch.float32 and x.size(-1) >= 2 * x.size(-2):
+        x = _multiplier(x @ x.mT) @ x
+    else:
+        for _ in range(STEPS):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def _multiplier(gram: Tensor) -> Tensor:
+    """gram (n, rows, rows) = x x^T -> what the whole iteration multiplies x by.
+
+    A step multiplies x from the left by a polynomial of its gram, and all those polynomials
+    commute. So x itself is not needed on the way, and for a feed-forward layer, four times as wide
+    as high, the steps cost 0.6 of what they do on x.
+    """
+    a, b, c = COEFFICIENTS
+    whole = torch.eye(gram.size(-1), dtype=gram.dtype, device=gram.device).expand_as(gram)
+    for left in reversed(range(STEPS)):
+        step = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        step.diagonal(dim1=-2, dim2=-1).add_(a)
+        whole = step @ whole
+        if left:
+            gram = step @ gram @ step
+    return whole
 
 
 class Muon(torch.optim.Optimizer):

@@ -127,6 +127,7 @@ class Trainer:
         weights = model_state(self.model, process)
         if process.is_first:
             self._finish(weights)
+            self.run_dir.done.touch()
 
     def _log(self, val_loss: float = math.nan) -> None:
         """Writes the row of the current step, after checking every step since the last one."""
@@ -271,6 +272,8 @@ def main() -> int:
     started = False
     try:
         with process_group(run.config.runtime.device, run.config.runtime.timeout) as process:
+            if process.is_first:  # a group that is started again writes everything again
+                run.done.unlink(missing_ok=True)
             trainer = Trainer(run, process)
             started = True
             trainer.run()

@@ -149,7 +149,7 @@ class Network:
             self.resolved["micro_batch"] = self.micro_batch // 2
         if self.process.world_size > 1 and not self.fsdp:
             self._step = DistributedDataParallel(self._step, gradient_as_bucket_view=True,
-                                                 static_graph=True, broadcast_buffers=False)
+                                                 static_graph=True)
             for _ in range(2):  # both synchronous: static_graph refuses a first pass without
                 self._throw_away(loader)
         elif self.resolved["compile"]:

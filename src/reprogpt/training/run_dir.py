@@ -129,6 +129,11 @@ class RunDir:
         """Where a training process leaves the one line that says why trying again is no use."""
         return self.path / "failure.txt"
 
+    @property
+    def done(self) -> Path:
+        """A file that is there once all that a finished run leaves is written."""
+        return self.path / "done"
+
 
 def runs_root(checkout: Path) -> Path:
     """The runs/ of ``checkout``, or of the main one when this is a copy in DVC's temporaries."""
