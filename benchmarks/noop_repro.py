@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {"download": "reprogpt.corpus.raw", "tokenize": "reprogpt.tokenization"}
+STAGES = {"download": "reprogpt.corpora", "tokenize": "reprogpt.tokenization"}
 """The stages that need no torch, and the module that each calls."""
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    status = timed(["dvc", "status"], 1)[1]
+    status = timed(["dvc", "status", "dvc.yaml"], 1)[1]
     if "up to date" not in status:
         raise SystemExit("the pipeline is not up to date: run make repro first")
     figures = {"dvc repro": timed(["dvc", "repro"], args.rounds)[0],

@@ -1,6 +1,6 @@
 """What sharing a training among processes costs on this machine.
 
-    python benchmarks/processes.py [--rounds 3] [--steps 30] [--json FILE]
+    python benchmarks/processes.py [--rounds 3] [--steps 36] [--json FILE]
 
 The real trainer, started by torchrun: one process with all cores, one with half of them, and two
 with half each, in turn. `efficiency` is the speed of two over twice that of one at equal cores a

@@ -68,7 +68,7 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
     yield (r := replace(r, name="padded vocabulary", multiple=64))
     yield (r := replace(r, name="fused AdamW", fused=True))
     if device.type == "cpu":  # not in the lecture: loss.py, head and loss in parts
-        yield (r := replace(r, name="loss in chunks", chunk=128))
+        yield (r := replace(r, name="loss in chunks", chunk=256))
     yield replace(r, name=f"{accumulate} micro-steps", accumulate=accumulate)
 
 

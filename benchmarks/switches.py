@@ -38,10 +38,12 @@ def loss_of(values: dict[str, Any], folder: Path) -> float:
     """The last validation loss of one run."""
     cfg = Config.parse(values, source=str(PARAMS_FILE))
     tokens = ROOT / "data/tokens"
-    paths = Paths(str(tokens), str(folder / "init"), str(folder / "gpt"), str(folder / "train.csv"),
+    init = ROOT / "data/init"
+    paths = Paths(str(tokens), str(init), str(folder / "gpt"), str(folder / "train.csv"),
                   str(folder / "train.json"))
     contents = [("tokens", sha256_of(tokens / "manifest.json"))]
-    contents += [(p.name, sha256_of(p)) for p in sorted((ROOT / "src/reprogpt").rglob("*.py"))]
+    files = [*(ROOT / "src/reprogpt").rglob("*.py"), *init.glob("*")]
+    contents += [(str(p.relative_to(ROOT)), sha256_of(p)) for p in sorted(files)]
     launch(RunDir.create(runs_root(ROOT), cfg.fingerprint(contents), cfg, paths))
     return float(read_yaml(folder / "train.json")["val_loss"])
 

@@ -11,10 +11,6 @@ included: below some 20 MB of text those are most of it. Memory is the peak of t
 of its largest child.
 """
 
-import sys
-
-sys.path.pop(0)  # this folder: the file's own name would hide the standard library's tokenize
-
 import argparse
 import multiprocessing
 import os
@@ -22,6 +18,7 @@ import platform
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator

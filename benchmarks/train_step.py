@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # not this folder, whose tokenize.py hides the standard library's
+sys.path[0] = str(ROOT)
 SIZES = {  # n_layer, n_head, n_embd, T, B, vocab_size
     "char": (4, 4, 128, 64, 12, 65),
     "4l": (4, 4, 128, 64, 16, 50257),

@@ -31,7 +31,11 @@ def main(rung: str) -> int:
     paths = Paths(tokens=str(TOKENS), init=str(ROOT / "ladder/data/init"),
                   model=str(MODELS / rung), csv=str(METRICS / f"{rung}.csv"),
                   json=str(MODELS / f"{rung}.json"))
-    train(cfg, paths, seal.sources)
+    try:
+        train(cfg, paths, seal.sources)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     measure(rung, cfg, paths)
     if broken := seal.broken():
         print(broken, file=sys.stderr)

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from reprogpt.config import Config, ConfigError, merge, read_yaml
+from reprogpt.files import write_bytes
+from reprogpt.params_file import flatten
 
 BASE = "shakespeare"
 PRESETS = Path("presets")
@@ -95,16 +97,16 @@ def refuse_hybrid(params: Path, folder: Path) -> None:
     values = read_yaml(params)
     name = str(values.get("preset"))
     try:
-        named = _flat(values_of(name, folder))
+        named = flatten(values_of(name, folder))
     except ConfigError as error:
         raise ConfigError(f"{params}: {error}") from None
-    mine = _flat(values)
+    mine = flatten(values)
     if mine == named:
         return
     before = _committed_preset(params)
     base = read_yaml(folder / f"{BASE}.yaml")
     for other in names(folder):
-        theirs = _flat(_overlaid(other, base, folder))
+        theirs = flatten(_overlaid(other, base, folder))
         apart = [k for k in named.keys() | theirs.keys()
                  if k != "preset" and named.get(k) != theirs.get(k)]
         none_named = apart and not any(mine.get(k) == named.get(k) for k in apart)
@@ -128,31 +130,14 @@ def _committed_preset(params: Path) -> str | None:
     return None
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = isinstance(value, Mapping)
-        flat.update(_flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
-    return flat
-
-
 def _edits(params: Path, folder: Path) -> dict[str, Any]:
     """What ``params`` has that its own preset has not: what writing another one loses."""
     try:
         mine = read_yaml(params)
-        named = _flat(values_of(str(mine.get("preset")), folder))
+        named = flatten(values_of(str(mine.get("preset")), folder))
     except ConfigError:
         return {}
-    return {k: v for k, v in _flat(mine).items() if named.get(k, ...) != v}
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    return {k: v for k, v in flatten(mine).items() if named.get(k, ...) != v}
 
 
 def _first_comment(path: Path) -> str:
@@ -173,7 +158,7 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     lost = _edits(PARAMS, PRESETS)
-    _write(PARAMS, text)
+    write_bytes(PARAMS, text.encode())
     print(f"params.yaml: preset {arguments[0]}; dvc repro runs it")
     if lost:
         print("replaced edits: " + ", ".join(f"{k}={v}" for k, v in lost.items()))

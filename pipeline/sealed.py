@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprogpt.params_file import ConfigError, read_yaml
+from reprogpt.params_file import ConfigError, flatten, read_yaml
 
 DOING = {
     "download": "downloading",
@@ -91,17 +91,9 @@ def _values(wanted: list[Any], where: Path) -> Iterator[tuple[tuple[str, str], A
         files = entry if isinstance(entry, Mapping) else {"params.yaml": [entry]}
         for file, keys in files.items():
             path = where / file
-            for key, value in _flat(read_yaml(path)):
+            for key, value in flatten(read_yaml(path)).items():
                 if not keys or any(key == k or key.startswith(f"{k}.") for k in keys):
                     yield (str(path), key), value
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _sha256(path: Path) -> str:

@@ -244,6 +244,12 @@ def test_growing_reads_only_what_is_new(tmp_path):
     assert same == (tmp_path / "d/part_000000.txt").stat().st_ino
 
 
+def test_a_document_that_the_limit_cut_is_whole_without_it(tmp_path):
+    long = Counted(["x" * 500, "y"])
+    assert take(tmp_path / "a", long, bytes=200) == ["x" * 200]  # longer than a part
+    assert take(tmp_path / "b", long) == long.documents
+
+
 def test_a_broken_download_leaves_its_finished_parts(tmp_path):
     class Breaks(Counted):
         def read(self, first):

@@ -201,11 +201,11 @@ TRAIN = {"max_steps": 10, "batch_tokens": 64, "lr": 1e-3, "min_lr": 0.0, "warmup
          "keep": "last", "deterministic": True}
 
 
-def probes(root: Path, step: int, **changes) -> Probes:
+def probes(root: Path, step: int, sample=None, **changes) -> Probes:
     train = TrainConfig(**{**TRAIN, "hellaswag_interval": 4, "hellaswag_examples": 3,
                            "sample_interval": 2, **changes})
     (root / "run").mkdir(exist_ok=True)
-    return Probes(train, sampling(), 5, TOKENIZER, ALONE, step=step, run=root / "run",
+    return Probes(train, sample or sampling(), 5, TOKENIZER, ALONE, step=step, run=root / "run",
                   metrics=root / "metrics",
                   hellaswag_file=root / "data/hellaswag/hellaswag_val.jsonl")
 
@@ -229,6 +229,18 @@ def test_probes_measure_when_due_and_resume_without_repeating(root):
     assert [row.split(",")[0] for row in
             (root / "metrics/train_hellaswag.csv").read_text().splitlines()[1:]] == ["0", "4", "8"]
     assert (root / "metrics/train_samples.md").read_text().startswith(samples)
+
+
+def test_probes_resume_with_other_prompts(root):
+    """`sample` is no param of training: what was written keeps the prompts it was written for."""
+    model, _ = hf.load_model(root / "models/gpt")
+    probes(root, 0)(0, model)
+    again = probes(root, 0, sampling(prompts=["the"]))
+    again(2, model)
+    before, _, after = (root / "metrics/train_samples.md").read_text().partition("## Step 2")
+    assert "It was" in before
+    assert "It was" not in after
+    assert after
 
 
 def test_probes_that_are_off_leave_files_that_say_so(root):

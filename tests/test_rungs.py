@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,13 @@ from reprogpt.config import ModelConfig
 from reprogpt.dropout import row_keys
 from reprogpt.generate import generate
 from reprogpt.heads import Head, Heads, MultiHead
+from reprogpt.hellaswag import Prompt, score
 from reprogpt.hf import load_model, save_model
 from reprogpt.loss import MASKED, nll
 from reprogpt.model import GPT, CausalSelfAttention, Context
 from reprogpt.rungs import RUNGS
+from reprogpt.runtime import Process
+from tests.test_hellaswag import one_row_at_a_time
 
 VOCAB = 65
 SMALL = {"architecture": "head", "n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 8,
@@ -145,6 +149,16 @@ def test_a_rung_writes_the_same_alone_and_in_company(name: str) -> None:
     together = generate(model, prompts, 12, seeds=[1, 2, 3])
     for prompt, seed, text in zip(prompts, (1, 2, 3), together, strict=True):
         assert generate(model, [prompt], 12, seeds=[seed])[0] == text
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_a_rung_scores_endings_as_one_tree_longer_than_its_block(name: str) -> None:
+    model = rung(name)
+    prompt = Prompt([1, 2, 3], [[4, 5], [4, 6, 7], [8, 9, 10], [11, 12, 13]], [1] * 4)
+    alone = Process(0, 1, torch.device("cpu"))
+    with torch.no_grad():
+        expected = [one_row_at_a_time(model, prompt)]
+    np.testing.assert_allclose(score(model, [prompt], alone)[0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_finished_network_has_the_lectures_parameters() -> None:

@@ -11,6 +11,7 @@ import torch
 from reprogpt import checkpoint
 from reprogpt.runtime import Process
 from reprogpt.train import Trainer
+from reprogpt.training.journal import COLUMNS, Journal
 from reprogpt.training.run_dir import RunDir
 from reprogpt.training.watch import NotFinite
 from tests.training import make_run, read_csv, train, weights, without_times, write_tokens
@@ -241,3 +242,10 @@ def test_the_micro_batch_is_halved_until_it_fits(tmp_path: Path, tokens: Path,
         torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(ValueError, match="out of memory with one row at a time"):
         net.warm_up(trainer.loader)
+
+
+def test_a_count_of_tokens_is_written_whole(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, 0.25) | {"step": 19073, "tokens": 9_999_745_024}
+    Journal(tmp_path / "train.csv", [row])
+    assert (tmp_path / "train.csv").read_text().splitlines()[1].split(",")[:6] == [
+        "19073", "0.25", "0.25", "0.25", "0.25", "9999745024"]

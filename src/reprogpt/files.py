@@ -68,7 +68,8 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """The names in ``folder`` outlive a power cut from here on."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -28,9 +28,6 @@ from reprogpt.scoring import EVAL_TOKENS
 from reprogpt.tokenizers import CharTokenizer, Tokenizer
 from reprogpt.trees import batches, grow, score_batch
 
-EXAMPLES = 10042
-"""Questions in HellaSwag's validation file."""
-
 
 @dataclass(frozen=True)
 class Prompt:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
+from reprogpt.files import sync_folder
 from reprogpt.gpt2_layout import (
     OWN_TYPE,
     check_gpt2,
@@ -240,8 +241,4 @@ def _replace(building: Path, final: Path) -> None:
         final.rename(aside)
     building.rename(final)
     shutil.rmtree(aside, ignore_errors=True)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(final.parent)

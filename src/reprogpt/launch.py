@@ -5,6 +5,7 @@ own parent dies, and stays until the last training process is gone. It never imp
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -126,7 +127,8 @@ def _slurm(run: RunDir) -> list[str]:
     sbatch asks for it with the options in SBATCH_* variables, and waits."""
     if _queues(run):
         return ["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name={_job_name(run)}",
-                f"--wrap=exec {sys.executable} -m reprogpt.launch {run.path}"]
+                "--wrap=exec " + shlex.join([sys.executable, "-m", "reprogpt.launch",
+                                             str(run.path)])]
     nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     hosts = subprocess.run(["scontrol", "show", "hostnames"], check=True, text=True,
                            capture_output=True).stdout.split()

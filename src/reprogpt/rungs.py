@@ -214,8 +214,8 @@ class Climb(nn.Module):
         positions anew for every token that it writes.
         """
         T = idx.size(1)
-        assert self.cfg.block_size >= T, "more positions than block_size"
         if positions is None:
+            assert self.cfg.block_size >= T, "more positions than block_size"
             positions = torch.arange(T, device=idx.device)
         look = torch.ones(T, T, dtype=torch.bool, device=idx.device).tril()
         if mask is not None:

@@ -1,6 +1,6 @@
 """The process: which of how many it is, on which device, in which precision, how deterministic.
 
-Only this file reads RANK, or asks about CUDA; everything below it is handed a :class:`Process`.
+Only this file reads RANK and picks the device; everything below it is handed a :class:`Process`.
 """
 
 import contextlib
@@ -33,8 +33,6 @@ class Process:
     rank: int
     world_size: int
     device: torch.device
-    restarts: int = 0
-    """How often the group has been restarted after one of it failed."""
 
     @property
     def is_first(self) -> bool:
@@ -96,14 +94,13 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
         torch.cuda.set_device(device)
     elif device.type == "cpu":
         keep_freed_memory()
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if world > 1:
         # CPU tensors go through gloo (stop votes, statistics), CUDA tensors through NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         timeout = datetime.timedelta(seconds=timeout_seconds)
         dist.init_process_group(backend, timeout=timeout)
     try:
-        yield Process(rank, world, device, restarts)
+        yield Process(rank, world, device)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -129,8 +126,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def set_determinism(deterministic: bool, precision: str) -> None:
-    """Same inputs, same bits, on this machine. Costs up to a fifth of the speed on a GPU (sorted
-    embedding gradients, no cuDNN autotuning) and nothing on a CPU. cuBLAS wants its workspace
+    """Same inputs, same bits, on this machine. Costs speed on a GPU (sorted embedding gradients,
+    no cuDNN autotuning) and nothing on a CPU. cuBLAS wants its workspace
     fixed before CUDA starts: launch.py puts CUBLAS_WORKSPACE_CONFIG into the environment."""
     torch.use_deterministic_algorithms(deterministic)
     # Filling fresh memory is an aid for debugging, and slow.

@@ -99,11 +99,11 @@ class Trainer:
         bar = tqdm(total=cfg.max_steps, initial=self.step, unit="step", desc="train",
                    disable=not process.is_first, mininterval=0.5)
         self.net.warm_up(self.loader)
+        self._start_clock()
         with StopSignals() as stop, bar:
             if self.step == 0:
                 self._log(self._evaluate())
                 self._probe()
-            self._start_clock()
             for batch in self.loader.ahead(steps, process.rank, process.world_size):
                 here = batch.to(process.device)
                 self._pending.append(self.net.update(here, self.step, self.optimizer,
@@ -290,7 +290,7 @@ def main() -> int:
     except Exception as error:
         if not started:  # nor is it when the run cannot even be built
             run.failure.write_text("training could not start, the traceback is above: "
-                                   f"{type(error).__name__}: {str(error).splitlines()[0]}")
+                                   f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         raise
     return 0
 

@@ -41,6 +41,8 @@ class Budget:
     documents: int | None = None
     first: bool = True
     """Nothing was taken yet: a document that alone exceeds `bytes` is cut, not refused."""
+    cut: bool = False
+    """That has happened."""
 
     @property
     def spent(self) -> bool:
@@ -72,7 +74,7 @@ class Budget:
                     self.bytes = 0
                     return None
                 held.append(data[:self.bytes - size].decode("utf-8", "ignore"))
-                size = self.bytes
+                size, self.cut = self.bytes, True
                 break
             held.append(text)
             size += len(data)
@@ -119,7 +121,8 @@ def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
         else:
             stream = stream or source.read(row)
             part, last = _write(folder, name, stream, budget, part_bytes)
-            if last or (part and part.bytes >= part_bytes):  # else the budget ended it: not whole
+            whole = part and part.bytes >= part_bytes and not budget.cut
+            if last or whole:  # else the budget ended it
                 cached.keep(folder, part, last)
         if part is not None:
             yield part

@@ -4,7 +4,7 @@ llm.c's and modded-nanogpt's `.bin` (the format of shards.py) and build-nanogpt'
 uint16 array). A file with `val` in its name is held out; all others are trained on.
 """
 
-import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,19 +57,8 @@ def _take(path: Path, target: Path, split: str, documents: int, entry: dict[str,
     if track == "manifest":
         return replace(shard, path=str(path))
     with replacing(target) as temporary:
-        _clone(path, temporary)
+        shutil.copyfile(path, temporary)
     return shard
-
-
-def _clone(source: Path, target: Path) -> None:
-    """A copy, which file systems that can share the blocks with the original."""
-    with source.open("rb") as a, target.open("wb") as b:
-        left = source.stat().st_size
-        while left:
-            done = os.copy_file_range(a.fileno(), b.fileno(), left)
-            if not done:
-                raise OSError(f"{source}: ended while it was copied")
-            left -= done
 
 
 def _count(path: Path, sizes: np.ndarray) -> tuple[int, int]:

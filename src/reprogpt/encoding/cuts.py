@@ -200,11 +200,12 @@ def _ids(read: Read, begin: int, end: int) -> np.ndarray:
 
 def _places(start: int, ids: np.ndarray) -> np.ndarray:
     """(ids + 1,) int64: the byte where each begins, and where the last ends."""
-    return start + np.append(0, np.cumsum(_sizes()[ids]))
+    return start + np.append(0, np.cumsum(token_sizes()[ids]))
 
 
 @functools.cache
-def _sizes() -> np.ndarray:
+def token_sizes() -> np.ndarray:
+    """Bytes of each of GPT-2's tokens: (50257,)."""
     return gpt2_tokenizer().token_bytes()
 
 

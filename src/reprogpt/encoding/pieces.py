@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from reprogpt.corpus.raw import Meta, Part, read_index, read_spans
-from reprogpt.encoding.cuts import stretches
+from reprogpt.encoding.cuts import stretches, token_sizes
 from reprogpt.encoding.encoder import encoder
 from reprogpt.files import replacing, write_bytes
 from reprogpt.mirrors import cache_dir
@@ -266,14 +266,7 @@ def _mask(text: str, ids: np.ndarray, spans: np.ndarray, job: Job) -> np.ndarray
     widths = [len(character.encode("utf-8")) for character in text]
     of_bytes = np.repeat(marked, widths)
     separator = int(job.eot and len(ids) > 0)  # is no target: nothing is asked before a document
-    sizes = _token_sizes()[ids[separator:]]
+    sizes = token_sizes()[ids[separator:]]
     mask = np.zeros(len(ids), np.uint8)
     mask[separator:] = of_bytes[np.cumsum(sizes) - sizes]
     return mask
-
-
-@functools.cache
-def _token_sizes() -> np.ndarray:
-    from reprogpt.tokenizers import gpt2_tokenizer
-
-    return gpt2_tokenizer().token_bytes()

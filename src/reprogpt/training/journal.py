@@ -46,7 +46,8 @@ class Journal:
 
 
 def _line(row: Row) -> str:
-    return ",".join(f"{row[c]:.8g}" for c in COLUMNS) + "\n"
+    values = (row[column] for column in COLUMNS)
+    return ",".join(str(v) if isinstance(v, int) else f"{v:.8g}" for v in values) + "\n"
 
 
 def write_metrics(path: Path, values: dict[str, Any]) -> None:

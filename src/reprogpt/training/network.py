@@ -97,8 +97,8 @@ class Network:
         return loss
 
     def _attention(self) -> AbstractContextManager[Any]:
-        """On a GPU cuDNN's attention first: the fastest on Hopper. Its backward pass promises no
-        fixed order of sums, so a deterministic run keeps torch's own choice."""
+        """On a GPU cuDNN's attention first, which was written for Hopper. Its backward pass
+        promises no fixed order of sums, so a deterministic run keeps torch's own choice."""
         if self.process.device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
             return contextlib.nullcontext()
         order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION,

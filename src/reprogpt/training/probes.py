@@ -54,6 +54,7 @@ class Probes:
             record["hellaswag"] = answer(model, self._questions, self.process).summary()
             record["parameters"] = model.num_parameters()
         if _due(step, self.train.sample_interval) and self.process.is_first:
+            record["prompts"] = read_prompts(self.sample)
             record["samples"] = write(model, self.tokenizer, self.sample, self.seed)
         if len(record) > 1 and self.process.is_first:
             self._records = [r for r in self._records if r["step"] < step] + [record]
@@ -66,7 +67,7 @@ class Probes:
         if not self.metrics:
             return
         write_bytes(Path(self.metrics, "train_hellaswag.csv"), _csv(self._records).encode())
-        page = _page(self._records, read_prompts(self.sample), self.seed)
+        page = _page(self._records, self.seed)
         if self.train.sample_interval is None:
             page += "\nNone were asked for: see `train.sample_interval`.\n"
         write_bytes(Path(self.metrics, "train_samples.md"), page.encode())
@@ -91,11 +92,11 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _page(records: Sequence[dict[str, Any]], prompts: Sequence[str], seed: int) -> str:
+def _page(records: Sequence[dict[str, Any]], seed: int) -> str:
     """The samples of every step, the newest last."""
     parts = ["# Samples during training"]
     for record in (r for r in records if "samples" in r):
         parts.append(f"## Step {record['step']}")
-        for prompt, texts in zip(prompts, record["samples"], strict=True):
+        for prompt, texts in zip(record["prompts"], record["samples"], strict=True):
             parts += blocks(prompt, texts, seed)
     return "\n\n".join(parts) + "\n"
