@@ -10,14 +10,19 @@ Without --model the weights are random: the time is the same, the predictions ar
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from benchmarks.machine import heading, write
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
 from reprogpt.corpus.hellaswag_source import fetch_hellaswag
@@ -66,7 +71,9 @@ def predictions(sums: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
     return np.stack([sums.argmin(1), (sums / [p.lengths for p in prompts]).argmin(1)])
 
 
-def measure(model: GPT, questions: Sequence[Question], float32_only: bool) -> None:
+def measure(model: GPT, questions: Sequence[Question], float32_only: bool
+            ) -> list[dict[str, Any]]:
+    """Prints a row for each prompt and scorer, and returns them."""
     scorers = {"tree, float32": model}
     if not float32_only:
         low = build_model(model.cfg, model.vocab_size)
@@ -74,6 +81,7 @@ def measure(model: GPT, questions: Sequence[Question], float32_only: bool) -> No
         scorers["tree, bfloat16"] = low.bfloat16().eval()
     print(f"{'prompt':8} {'scorer':22} {'examples / CPU s':>17} {'ratio':>6}  "
           "predictions changed (acc, acc_norm)")
+    found = []
     for name in ("plain", "lm_eval"):
         prompts = [getattr(q, name) for q in questions]
         reference, base = timed(lambda: one_at_a_time(model, prompts))  # noqa: B023
@@ -83,8 +91,12 @@ def measure(model: GPT, questions: Sequence[Question], float32_only: bool) -> No
         for label, sums, seconds in rows:
             chosen, expected = (predictions(x, prompts) for x in (sums, reference))
             acc, acc_norm = (chosen != expected).sum(1)
+            found.append({"prompt": name, "scorer": label, "examples": len(prompts),
+                          "cpu_seconds": seconds, "ratio": base / seconds,
+                          "acc_changed": int(acc), "acc_norm_changed": int(acc_norm)})
             print(f"{name:8} {label:22} {len(prompts) / seconds:17.2f} {base / seconds:6.2f}"
                   f"  {acc}, {acc_norm} of {len(prompts)}", flush=True)
+    return found
 
 
 def main() -> None:
@@ -93,6 +105,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data = Path("data/hellaswag")
     if not (data / "hellaswag_val.jsonl").exists():
@@ -103,7 +116,8 @@ def main() -> None:
         model = build_model(GPT2_124M, 50257).eval()
         model.init_weights(torch.Generator().manual_seed(0))
     questions = read_questions(data / "hellaswag_val.jsonl", gpt2_tokenizer(), options.examples)
-    measure(model, questions, options.float32)
+    print(heading())
+    write(options.json, measure(model, questions, options.float32))
 
 
 if __name__ == "__main__":

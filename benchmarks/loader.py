@@ -6,7 +6,6 @@ Both read the same shard; the loader also permutes, stitches shards and knows ea
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -19,11 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 sys.path.insert(0, str(ROOT / "src"))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from reprogpt.loader import Loader  # noqa: E402
-from reprogpt.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest  # noqa: E402
+from benchmarks.machine import write
+from reprogpt.loader import Loader
+from reprogpt.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest
 
 SHAPES = {"char B12 T64": (12, 64), "B64 T1024": (64, 1024)}
 
@@ -80,8 +80,7 @@ def main() -> None:
                 ms = median(seconds) * 1e3
                 rows.append({"batch": shape, "reader": reader, "ms": ms})
                 print(f"| {shape} | {reader} | {ms:.3f} | {B * T / ms * 1e3:,.0f} |")
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+    write(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ it: what a stage costs before it does anything.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,10 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from benchmarks.machine import heading, write
+
 STAGES = {"download": "reprogpt.corpora", "tokenize": "reprogpt.tokenization"}
 """The stages that need no torch, and the module that each calls."""
 
@@ -47,11 +50,11 @@ def main() -> None:
     for stage, module in STAGES.items():
         figures[f"import of {stage}"] = timed([sys.executable, "-c", f"import {module}"],
                                               args.rounds)[0]
+    print(heading())
     print("| what | seconds |\n|---|---:|")
     for what, seconds in figures.items():
         print(f"| {what} | {seconds:.2f} |")
-    if args.json:
-        Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
+    write(args.json, figures)
 
 
 if __name__ == "__main__":

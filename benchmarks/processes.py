@@ -8,9 +8,7 @@ process: what the exchange of gradients, and whatever else two processes share, 
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -19,13 +17,15 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
 sys.path.insert(0, str(ROOT / "src"))
 
-from reprogpt.config import Config, merge, read_yaml  # noqa: E402
-from reprogpt.launch import launch  # noqa: E402
-from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest  # noqa: E402
-from reprogpt.tokenizers import CharTokenizer  # noqa: E402
-from reprogpt.training.run_dir import Paths, RunDir  # noqa: E402
+from benchmarks.machine import heading, write
+from reprogpt.config import Config, merge, read_yaml
+from reprogpt.launch import launch
+from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest
+from reprogpt.tokenizers import CharTokenizer
+from reprogpt.training.run_dir import Paths, RunDir
 
 SIZES = {
     "4L/128 T64 B24": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64, "rows": 24},
@@ -88,15 +88,14 @@ def main() -> None:
                     found[way].append(tokens_per_second(Path(name), size, nproc, threads,
                                                         arguments.steps))
             results[title] = {way: statistics.median(speeds) for way, speeds in found.items()}
-    print(f"{platform.processor() or platform.machine()}, {cores} cores; tokens a second, "
-          f"processes x threads, medians of {arguments.rounds} rounds\n")
+    print(heading())
+    print(f"tokens a second, processes x threads, medians of {arguments.rounds} rounds\n")
     print(f"| model | {' | '.join(ways)} | efficiency of 2 |")
     print("|---|" + "---|" * (len(ways) + 1))
     for title, speeds in results.items():
         whole, one, two = speeds.values()
         print(f"| {title} | {whole:,.0f} | {one:,.0f} | {two:,.0f} | {two / (2 * one):.0%} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    write(arguments.json, results)
 
 
 if __name__ == "__main__":

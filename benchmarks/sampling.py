@@ -15,8 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 import torch
 
+from benchmarks.machine import heading, write
 from reprogpt import hf
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
@@ -67,6 +70,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows, tokens = options.sequences, options.tokens
     model = build_model(GPT2_124M, 50257).eval()
@@ -85,10 +89,12 @@ def main() -> None:
             start = time.perf_counter()
             work()
             seconds[name] = min(seconds[name], time.perf_counter() - start)
+    print(heading())
     print(f"{rows} sequences, {tokens} new tokens each, {torch.get_num_threads()} threads")
     print(f"{'':24}{'tokens/s':>10}{'ours is faster by':>20}")
     for name, taken in seconds.items():
         print(f"{name:24}{rows * tokens / taken:10.1f}{taken / seconds['reprogpt']:20.2f}")
+    write(options.json, {"sequences": rows, "new_tokens": tokens, "seconds": seconds})
 
 
 if __name__ == "__main__":

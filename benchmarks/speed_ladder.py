@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+sys.path.insert(0, str(ROOT / "src"))
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import reprogpt.model
+from benchmarks.machine import heading, write
 from reprogpt.config import ModelConfig
 from reprogpt.loss import nll
 from reprogpt.optim import decay_groups
@@ -124,6 +127,7 @@ def main() -> None:
                       block_size=block, dropout=0.0, bias=True, init_from=None)
     threads = torch.get_num_threads()
     name = torch.cuda.get_device_name(device) if large else f"CPU, {threads} threads"
+    print(heading())
     print(f"{layers} layers, {width} wide, {rows} x {block} tokens a micro-step, on {name}")
     if not large and not hardware_bfloat16():
         print("without bfloat16, which this processor only emulates, slower than float32")
@@ -138,6 +142,7 @@ def main() -> None:
         mfu = f"{speed * flops / peak:8.1%}" if peak else f"{'':8}"
         lecture = LECTURE.get(rung.name, "")
         print(f"{rung.name:20}{seconds * 1000:9.1f}{speed:12,.0f}{mfu}{lecture:>12}", flush=True)
+    write(options.json, times)
     if options.svg:
         steps = {k: v for k, v in times.items() if "micro" not in k}
         marks = LECTURE if large else {}
@@ -155,6 +160,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true",
                         help="without torch.compile, which takes a minute or two before it pays")
     parser.add_argument("--svg", type=Path)
+    parser.add_argument("--json", type=Path, help="milliseconds a step, by rung")
     return parser.parse_args()
 
 

@@ -18,11 +18,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline import PARAMS_FILE  # noqa: E402 (it puts this checkout's src on the path)
-from reprogpt.config import Config, merge, read_yaml  # noqa: E402
-from reprogpt.files import sha256_of  # noqa: E402
-from reprogpt.launch import launch  # noqa: E402
-from reprogpt.training.run_dir import Paths, RunDir, runs_root  # noqa: E402
+from pipeline import PARAMS_FILE
+from reprogpt.config import Config, merge, read_yaml
+from reprogpt.files import sha256_of
+from reprogpt.launch import launch
+from reprogpt.training.run_dir import Paths, RunDir, runs_root
 
 
 def changed(switches: str) -> dict[str, Any]:

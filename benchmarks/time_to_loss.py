@@ -11,7 +11,6 @@ run. nanoGPT trains its CPU character config: 4 layers, 4 heads, width 128, 12 r
 
 import argparse
 import importlib.util
-import json
 import math
 import sys
 import time
@@ -24,17 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 sys.path.insert(0, str(ROOT / "src"))
 
-import torch  # noqa: E402
+import torch
 
-from reprogpt.architectures import build_model  # noqa: E402
-from reprogpt.config import Config, merge, read_yaml  # noqa: E402
-from reprogpt.evals import validation_loss  # noqa: E402
-from reprogpt.loader import Loader  # noqa: E402
-from reprogpt.optim import build_optimizer  # noqa: E402
-from reprogpt.runtime import Process, keep_freed_memory, set_determinism  # noqa: E402
-from reprogpt.shards import TokenStream  # noqa: E402
-from reprogpt.tokenizers import load_tokenizer  # noqa: E402
-from reprogpt.training.network import Network  # noqa: E402
+from benchmarks.machine import heading, write
+from reprogpt.architectures import build_model
+from reprogpt.config import Config, merge, read_yaml
+from reprogpt.evals import validation_loss
+from reprogpt.loader import Loader
+from reprogpt.optim import build_optimizer
+from reprogpt.runtime import Process, keep_freed_memory, set_determinism
+from reprogpt.shards import TokenStream
+from reprogpt.tokenizers import load_tokenizer
+from reprogpt.training.network import Network
 
 Run = Iterator[tuple[int, Callable[[], float]]]
 """A training: yields (steps done, how to validate) after every step."""
@@ -136,6 +136,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     now = time.process_time if args.cpu_time else time.perf_counter
     rows = []
+    print(heading())
     print("| run | seed | steps | val loss | seconds | seconds to target |")
     print("|---|---:|---:|---:|---:|---:|")
     runs: list[tuple[str, int, int, Callable[[], Run]]] = []
@@ -152,8 +153,7 @@ def main() -> None:
         reached = row["seconds_to_target"]
         print(f"| {name} | {seed} | {steps} | {row['val_loss']:.4f} | {row['seconds']:.1f} | "
               f"{'not reached' if reached is None else f'{reached:.1f}'} |", flush=True)
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+    write(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ of its largest child.
 import argparse
 import multiprocessing
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -22,14 +21,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SRC = Path(__file__).resolve().parent.parent / "src"
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src"
+sys.path[0] = str(ROOT)
 sys.path.insert(0, str(SRC))
+
+from benchmarks.machine import heading, write
+
 SHARD_TOKENS = 100_000_000
 
 
@@ -147,11 +150,12 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="read the file so many times over")
     parser.add_argument("--sides", nargs="*", default=["build-nanogpt", "ours, tiktoken",
                                                        "ours, auto"])
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     from reprogpt.tokenizers import gpt2_tokenizer
 
     gpt2_tokenizer()  # fetched before anything is timed
-    print(machine(), f"{options.workers} workers, medians of {options.rounds} rounds in turn",
+    print(heading(), f"{options.workers} workers, medians of {options.rounds} rounds in turn",
           sep="\n")
     raw = Path(tempfile.mkdtemp(prefix="reprogpt-raw-"))
     try:
@@ -165,33 +169,22 @@ def main() -> None:
                 results[side].append(measure(side, options, raw))
     finally:
         shutil.rmtree(raw)
-    table(results, options.sides[0])
+    write(options.json, table(results, options.sides[0]))
 
 
-def machine() -> str:
-    """What it is measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
-    versions = [f"Python {platform.python_version()}"]
-    for name in ("numpy", "tiktoken", "riptoken"):
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"no {name}")
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (f"{model}, {len(os.sched_getaffinity(0))} cores, load {load}\n"
-            + ", ".join(versions))
-
-
-def table(results: dict[str, list[list[float]]], base: str) -> None:
-    """Medians over the rounds."""
+def table(results: dict[str, list[list[float]]], base: str) -> list[dict[str, Any]]:
+    """Prints the medians over the rounds, and returns them."""
     medians = {side: np.median(runs, axis=0) for side, runs in results.items()}
     reference = medians[base][0] / medians[base][2]
     print(f"{'':18} {'tokens':>12} {'seconds':>8} {'CPU s':>7} {'tokens/CPU s':>13} {'ratio':>6} "
           f"{'main MB':>8} {'worker MB':>10}")
+    rows = []
     for side, (tokens, seconds, cpu, own, others) in medians.items():
+        rows.append({"side": side, "tokens": tokens, "seconds": seconds, "cpu_seconds": cpu,
+                     "ratio": tokens / cpu / reference, "main_mb": own, "worker_mb": others})
         print(f"{side:18} {tokens:12,.0f} {seconds:8.1f} {cpu:7.1f} {tokens / cpu:13,.0f} "
               f"{tokens / cpu / reference:6.2f} {own:8.0f} {others:10.0f}")
+    return rows
 
 
 if __name__ == "__main__":

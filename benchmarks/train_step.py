@@ -16,7 +16,6 @@ import ast
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -27,6 +26,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
+
+from benchmarks.machine import heading, write
+
 SIZES = {  # n_layer, n_head, n_embd, T, B, vocab_size
     "char": (4, 4, 128, 64, 12, 65),
     "4l": (4, 4, 128, 64, 16, 50257),
@@ -259,18 +261,13 @@ def main() -> None:
     names |= {"nanoGPT": args.nanogpt} if args.nanogpt else {}
     names |= {"build-nanogpt": args.build_nanogpt} if args.build_nanogpt else {}
     names |= {"reprogpt": ""} | ({} if args.no_compile else {"reprogpt, compiled": ""})
-    import torch
-
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
-               "threads": args.threads or torch.get_num_threads(), "cpu_time": args.cpu_time,
-               "capability": torch.backends.cpu.get_cpu_capability()}
-    print(json.dumps(machine))
+    print(heading())
     clock = "cpu" if args.cpu_time else "wall"
+    print(f"{args.threads or 'all'} threads, {clock} time")
     rows = [row for size in args.sizes
             for row in measure(size, names, args.rounds, args.seconds, args.threads, clock)]
     show(rows)
-    if args.json:
-        Path(args.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    write(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""What a benchmark ran on, and its figures as a file."""
+
+import datetime
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "tiktoken", "riptoken", "transformers")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that may be used, load, date, versions."""
+    found = Path("/proc/cpuinfo")
+    lines = found.read_text().splitlines() if found.exists() else []
+    names = (line.split(": ")[1] for line in lines if line.startswith("model name"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": next(names, platform.machine()), "cores": cores,
+            "load": round(os.getloadavg()[0], 1), "date": str(datetime.date.today()),
+            "python": platform.python_version(), **_versions()}
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def heading() -> str:
+    """The machine in one line, for above a table."""
+    return ", ".join(f"{key} {value}" for key, value in machine().items())
+
+
+def write(path: str | Path | None, rows: Any) -> None:
+    """``rows`` and the machine as JSON, where a path is given."""
+    if path:
+        whole = {"machine": machine(), "rows": rows}
+        Path(path).write_text(json.dumps(whole, indent=2) + "\n")
