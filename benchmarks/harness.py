@@ -50,7 +50,11 @@ def main() -> None:
         print("lm-eval is not installed: pip install lm-eval accelerate")
         return
     model, _ = load_model(options.model)
-    questions = read_questions(DATA, load_tokenizer(options.model), options.examples)
+    asked = read_questions(DATA, load_tokenizer(options.model), options.examples)
+    questions = [q for q in asked if max(map(len, q.lm_eval.endings)) <= model.cfg.block_size]
+    if left_out := len(asked) - len(questions):
+        print(f"{left_out} questions have an ending longer than block_size={model.cfg.block_size}, "
+              "which the harness refuses: left out")
     lines = DATA.read_text(encoding="utf-8").split("\n")
     theirs, lengths = by_the_harness(options.model, [json.loads(lines[q.index])
                                                      for q in questions])
