@@ -4,14 +4,13 @@
     python benchmarks/speed_ladder.py --layers 12 --width 768 --rows 16 --block 1024
     python benchmarks/speed_ladder.py --svg speed.svg       # and draws it
 
-Every rung keeps what the rungs before it gained. Times are medians of whole optimizer steps; the
-lecture's are of GPT-2 (124M) at 16 x 1024 tokens on one A100.
+Every rung keeps what the rungs before it gained. Times are those of the quickest of ``--repeats``
+whole optimizer steps; the lecture's are of GPT-2 (124M) at 16 x 1024 tokens on one A100.
 """
 
 import argparse
 import contextlib
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +104,8 @@ def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Ca
 
 
 def measure(step: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Seconds a step: the median, after three that warm up."""
+    """Seconds a step: of the quickest, which other work on the machine disturbs least; three
+    warm up."""
     seconds = []
     for i in range(repeats + 3):
         synchronize(device)
@@ -114,7 +114,7 @@ def measure(step: Callable[[], None], device: torch.device, repeats: int) -> flo
         synchronize(device)
         if i >= 3:
             seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    return min(seconds)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.machine import heading, write
 from pipeline import PARAMS_FILE
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.files import sha256_of
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("switches", nargs="+", metavar="KEY=VALUE[,KEY=VALUE]")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="instead of train.max_steps")
+    parser.add_argument("--json", type=Path, help="validation losses, a seed each")
     options = parser.parse_args()
     if options.seeds < 2:
         parser.error("--seeds must be at least 2: one run has no spread")
@@ -65,7 +67,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             losses[name] = [loss_of(merge(values, {"seed": seed}), Path(folder))
                             for seed in range(1, options.seeds + 1)]
-    print(table(losses))
+    print(heading(), table(losses), sep="\n")
+    write(options.json, losses)
 
 
 def table(losses: dict[str, list[float]]) -> str:
