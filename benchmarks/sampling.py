@@ -8,7 +8,6 @@ checkout of karpathy/nanoGPT, whose generate computes the whole context for ever
 """
 
 import argparse
-import importlib.util
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 import torch
 
 from benchmarks.machine import heading, write
+from benchmarks.peers import nanogpt_module
 from reprogpt import hf
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
@@ -46,11 +46,7 @@ def by_transformers(model: GPT, rows: int, tokens: int) -> Callable[[], object]:
 
 
 def by_nanogpt(folder: Path, model: GPT, rows: int, tokens: int) -> Callable[[], object]:
-    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
-    assert spec is not None, "no model.py"
-    assert spec.loader is not None, "no model.py"
-    theirs = sys.modules["nanogpt_model"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(theirs)
+    theirs = nanogpt_module(folder)
     other = theirs.GPT(theirs.GPTConfig(vocab_size=50304, bias=True)).eval()
     state = {f"transformer.{k}": v for k, v in model.state_dict().items()}
     other.load_state_dict(state | {"lm_head.weight": model.wte.weight}, strict=False)

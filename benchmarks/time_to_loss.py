@@ -10,7 +10,6 @@ run. nanoGPT trains its CPU character config: 4 layers, 4 heads, width 128, 12 r
 """
 
 import argparse
-import importlib.util
 import math
 import sys
 import time
@@ -26,6 +25,7 @@ sys.path.insert(0, str(ROOT / "src"))
 import torch
 
 from benchmarks.machine import heading, write
+from benchmarks.peers import nanogpt_module
 from reprogpt.architectures import build_model
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.evals import validation_loss
@@ -68,12 +68,7 @@ def preset_run(tokens: Path, name: str, steps: int, seed: int) -> Run:
 
 def nanogpt_run(tokens: Path, checkout: str, seed: int, steps: int = 2000) -> Run:
     """nanoGPT's model, optimizer and schedule in its loop."""
-    spec = importlib.util.spec_from_file_location("nanogpt_model", Path(checkout) / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nanogpt_model"] = module
-    spec.loader.exec_module(module)
+    module = nanogpt_module(checkout)
     torch.manual_seed(seed)
     data = {}
     for split in ("train", "val"):

@@ -13,7 +13,6 @@ path, and skipped without one.
 
 import argparse
 import ast
-import importlib.util
 import json
 import os
 import subprocess
@@ -28,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.machine import heading, write
+from benchmarks.peers import nanogpt_module
 
 SIZES = {  # n_layer, n_head, n_embd, T, B, vocab_size
     "char": (4, 4, 128, 64, 12, 65),
@@ -100,12 +100,7 @@ def nanogpt(size: tuple[int, ...], checkout: str) -> Step:
     """nanoGPT's loop on a CPU: eager float32, its own AdamW groups."""
     import torch
 
-    spec = importlib.util.spec_from_file_location("nanogpt_model", Path(checkout) / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nanogpt_model"] = module
-    spec.loader.exec_module(module)
+    module = nanogpt_module(checkout)
     n_layer, n_head, n_embd, T, B, V = size
     model = module.GPT(module.GPTConfig(
         n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=T, dropout=0.0, bias=True,
