@@ -29,7 +29,7 @@ from reprogpt.training.run_dir import Paths, RunDir
 
 SIZES = {
     "4L/128 T64 B24": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64, "rows": 24},
-    "6L/384 T256 B8": {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "rows": 8},
+    "6L/192 T256 B8": {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256, "rows": 8},
 }
 
 

@@ -108,6 +108,9 @@ def test_batch_and_processes_change_no_figure(root):
 def test_no_hellaswag_leaves_an_empty_file(root):
     result = evaluate(evaluating(hellaswag_examples=0), ALONE, "auto", root)
     assert result["hellaswag"] == {"examples": 0}
+    shown = [row["model"] for row in result["compared"]]  # a plot of DVC's wants some rows
+    assert "chance" in shown
+    assert "this model" not in shown
     assert (root / "metrics/hellaswag.jsonl").read_bytes() == b""
 
 

@@ -48,8 +48,7 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     result["hellaswag"], lines = _hellaswag(cfg, model, tokenizer, process, tokens, root)
     result["reference"] = {key: {"model": ref.name, **ref.scores}
                            for key, ref in nearest(parameters).items()}
-    if "acc_norm" in result["hellaswag"]:
-        result["compared"] = _compared(result["hellaswag"]["acc_norm"], parameters)
+    result["compared"] = _compared(result["hellaswag"].get("acc_norm"), parameters)
     if process.is_first:
         write_bytes(root / "metrics/hellaswag.jsonl", lines.encode())
         write_json(root / "metrics/eval.json", result)
@@ -70,8 +69,10 @@ def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: P
     return answers.summary(), lines
 
 
-def _compared(acc_norm: float, parameters: int) -> list[dict[str, Any]]:
-    """What the plot draws: this model between chance and the published ones."""
-    rows = [("chance", CHANCE), ("this model", acc_norm)]
+def _compared(acc_norm: float | None, parameters: int) -> list[dict[str, Any]]:
+    """What the plot draws: this model, if it was scored, between chance and the published ones."""
+    rows = [("chance", CHANCE)]
+    if acc_norm is not None:
+        rows.append(("this model", acc_norm))
     rows += [(ref.name, ref.scores["acc_norm"]) for ref in nearest(parameters).values()]
     return [{"model": name, "acc_norm": score} for name, score in rows]

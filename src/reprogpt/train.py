@@ -6,10 +6,12 @@ Everything that decides the weights is in RUN_DIR/run.json, the shards and the n
 """
 
 import math
+import os
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -295,5 +297,18 @@ def main() -> int:
     return 0
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process at once: everything is on the disk, and taking the group apart can hang
+    (see runtime.process_group)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    leave(status)
