@@ -68,7 +68,8 @@ def reference(size: tuple[int, ...], checkout: str) -> Step:
     return step
 
 
-def ours(size: tuple[int, ...], checkout: str, compiled: bool = False) -> Step:
+def ours(size: tuple[int, ...], checkout: str, compiled: bool = False,
+         precision: str = "float32") -> Step:
     """The step of `reprogpt.train`, in float32, deterministic as the presets have it."""
     sys.path.insert(0, str(ROOT / "src"))
     import torch
@@ -88,7 +89,7 @@ def ours(size: tuple[int, ...], checkout: str, compiled: bool = False) -> Step:
     set_determinism(cfg.train.deterministic, "float32")
     model = build_model(cfg.model, V)
     model.init_weights(torch.Generator().manual_seed(0))
-    resolved = {"precision": "float32", "micro_batch": B, "compile": compiled}
+    resolved = {"precision": precision, "micro_batch": B, "compile": compiled}
     net = Network(model, Process(0, 1, torch.device("cpu")), cfg.seed, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     idx, targets = batch(T, B, V)
@@ -156,6 +157,9 @@ CONTENDERS: dict[str, Callable[[tuple[int, ...], str], Step]] = {
     "build-nanogpt": build_nanogpt,
     "reprogpt": ours,
     "reprogpt, compiled": lambda size, checkout: ours(size, checkout, compiled=True),
+    "reprogpt, bfloat16": lambda size, checkout: ours(size, checkout, precision="bfloat16"),
+    "reprogpt, bfloat16, compiled": lambda size, checkout: ours(
+        size, checkout, compiled=True, precision="bfloat16"),
 }
 
 
@@ -255,7 +259,8 @@ def main() -> None:
     names = {"reference": ""}
     names |= {"nanoGPT": args.nanogpt} if args.nanogpt else {}
     names |= {"build-nanogpt": args.build_nanogpt} if args.build_nanogpt else {}
-    names |= {"reprogpt": ""} | ({} if args.no_compile else {"reprogpt, compiled": ""})
+    names |= {name: "" for name in CONTENDERS
+              if "reprogpt" in name and not ("compiled" in name and args.no_compile)}
     print(heading())
     clock = "cpu" if args.cpu_time else "wall"
     print(f"{args.threads or 'all'} threads, {clock} time")

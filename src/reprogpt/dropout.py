@@ -41,13 +41,20 @@ def site_keys(keys: Tensor, site: int) -> Tensor:
     return mix((keys + _GOLDEN) ^ site)
 
 
+def keep(index: Tensor, keys: Tensor, p: float) -> Tensor:
+    """Which values of each row stay when a share ``p`` is dropped: (B, ...) bool.
+
+    index (...) int32: the values' places within a row; keys (B,) int32: see :func:`site_keys`.
+    """
+    keys = keys.view(-1, *[1] * index.dim())
+    # A golden-ratio walk started at the key, then hashed: 31 uniform bits for each value.
+    return mix(index * _GOLDEN + keys) & 0x7FFFFFFF >= int(p * 2**31)
+
+
 def keyed_dropout(x: Tensor, keys: Tensor, p: float) -> Tensor:
     """x (B, ...) with a fraction ``p`` of the values zeroed and the rest scaled by 1/(1-p).
 
     ``keys`` (B,) int32 decide which; see :func:`site_keys`. Fewer than 2^31 values a row.
     """
     within = torch.arange(x.shape[1:].numel(), dtype=torch.int32, device=x.device).view(x.shape[1:])
-    keys = keys.view(-1, *[1] * (x.dim() - 1))
-    # A golden-ratio walk started at the key, then hashed: 31 uniform bits for each value.
-    bits = mix(within * _GOLDEN + keys) & 0x7FFFFFFF
-    return x * ((bits >= int(p * 2**31)).to(x.dtype) * (1 / (1 - p)))
+    return x * (keep(within, keys, p).to(x.dtype) * (1 / (1 - p)))

@@ -14,6 +14,9 @@ from torch import Tensor
 MASKED = -1
 """The target of a position that is not trained on."""
 
+PIECE_LOGITS = 32 * 50304
+"""Logits that go through the softmax at a time: 6.4 MB of float32."""
+
 
 def softcap(logits: Tensor, cap: float) -> Tensor:
     """cap * tanh(logits / cap): no logit beyond +-cap (Gemma 2, section 2)."""
@@ -45,8 +48,8 @@ class _ChunkedNll(torch.autograd.Function):
 
     At a small width and a vocabulary of 50,257 the float32 logits are by far the largest tensor
     of a step, and on a CPU their page faults cost more than their arithmetic. Here one buffer
-    that stays in cache serves all chunks. The gradients are computed in forward, while a chunk's
-    softmax is still there, so nothing is recomputed in backward: it only scales them.
+    serves all chunks. The gradients are computed in forward, while a chunk's softmax is still
+    there, so nothing is recomputed in backward: it only scales them.
     """
 
     @staticmethod
@@ -56,32 +59,24 @@ class _ChunkedNll(torch.autograd.Function):
         backward = any(ctx.needs_input_grad)
         total = hidden.new_zeros((), dtype=torch.float32)
         grad_hidden = torch.empty_like(hidden) if backward else None
-        grad_weight = torch.zeros_like(head_weight) if backward else None
+        grad_weight: Tensor | None = None
         buffer = hidden.new_empty((min(chunk_rows, len(hidden)), len(weight)))
         for x, y, rows in _chunks(hidden, targets, chunk_rows):
             valid = (y != MASKED)[:, None]
             logits = torch.mm(x, weight.t(), out=buffer[:len(x)])  # (rows, padded V)
-            bend = None
-            if cap is not None:
-                bend = torch.tanh(logits / cap)
-                torch.mul(bend, cap, out=logits)
-            logits[:, vocab_size:] = float("-inf")
             index = y.clamp(min=0)[:, None]
-            at_target, highest = logits.gather(1, index).float(), logits.amax(1, True).float()
-            out = logits if logits.dtype == torch.float32 else None
-            p = torch.softmax(logits, 1, dtype=torch.float32, out=out)
-            # log-sum-exp from the largest probability, which is at least 1 / V and never 0
-            total += ((highest - p.amax(1, True).log() - at_target) * valid).sum()
-            if grad_hidden is not None and grad_weight is not None:
-                # d nll / d logits = softmax - onehot; rows without a target are cleared in x and
-                # in the product, which are narrow, instead of here
-                grad = p.scatter_add_(1, index, -torch.ones_like(at_target)).to(x.dtype)
-                if bend is not None:
-                    grad.addcmul_(grad, bend.square_(), value=-1)  # d tanh = 1 - tanh^2
-                torch.mm(grad, weight, out=grad_hidden[rows])
+            total += (_differentiate(logits, index, vocab_size, cap) * valid).sum()
+            if grad_hidden is not None:
+                # rows without a target are cleared in x and in the product, which are narrow
+                torch.mm(logits, weight, out=grad_hidden[rows])
                 grad_hidden[rows] *= valid
-                left, right = grad.t(), x * valid
-                grad_weight.addmm_(left.to(grad_weight.dtype), right.to(grad_weight.dtype))
+                left, right = logits.t(), x * valid
+                if grad_weight is None:
+                    grad_weight = (left @ right).to(head_weight.dtype)
+                elif left.dtype == grad_weight.dtype:
+                    grad_weight.addmm_(left, right)
+                else:
+                    grad_weight += left @ right
         if backward:
             ctx.save_for_backward(grad_hidden, grad_weight)
         return total
@@ -97,3 +92,30 @@ def _chunks(hidden: Tensor, targets: Tensor, size: int) -> Any:
     for start in range(0, len(targets), size):
         rows = slice(start, start + size)
         yield hidden[rows], targets[rows], rows
+
+
+def _differentiate(logits: Tensor, index: Tensor, vocab_size: int, cap: float | None) -> Tensor:
+    """logits (rows, padded V) become the gradient of their nll; returns the nll (rows, 1) float32.
+
+    A few rows at a time, in float32, so that all passes but the first find them in the cache.
+    """
+    nll, rows = [], max(1, PIECE_LOGITS // logits.size(1))
+    wide = logits.dtype == torch.float32
+    scratch = None if wide else logits.new_empty(rows, logits.size(1), dtype=torch.float32)
+    for piece, i in zip(logits.split(rows), index.split(rows), strict=True):
+        p = piece if scratch is None else scratch[:len(piece)].copy_(piece)
+        bend = None
+        if cap is not None:
+            bend = torch.tanh(p / cap)
+            torch.mul(bend, cap, out=p)
+        p[:, vocab_size:] = float("-inf")
+        at_target, highest = p.gather(1, i), p.amax(1, True)
+        torch.softmax(p, 1, out=p)
+        # log-sum-exp from the largest probability, which is at least 1 / V and never 0
+        nll.append(highest - p.amax(1, True).log() - at_target)
+        p.scatter_add_(1, i, -torch.ones_like(at_target))  # softmax - onehot
+        if bend is not None:
+            p.addcmul_(p, bend.square_(), value=-1)  # d tanh = 1 - tanh^2
+        if p is not piece:
+            piece.copy_(p)
+    return torch.cat(nll)

@@ -11,7 +11,6 @@ pre-LayerNorm (eps 1e-5), GELU by its tanh approximation, learned positions, tie
 later stands behind switches (config.ModelConfig), one branch each, all off.
 """
 
-import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprogpt.activations import ACTIVATIONS
+from reprogpt.attention import causal_attention, in_blocks_pays
 from reprogpt.config import ModelConfig
 from reprogpt.dropout import keyed_dropout, site_keys
 from reprogpt.loss import softcap
@@ -69,11 +69,14 @@ class Context(NamedTuple):
     """What every block is told besides x."""
 
     keys: Tensor | None = None
+    """the rows' dropout keys; None drops nothing"""
     mask: Tensor | None = None
     """(.., T, S) bool: True where a query may look; None is the causal triangle."""
     cache: Cache | None = None
     turn: Tensor | None = None
     """:func:`rotation` of the positions"""
+    blocks: bool = False
+    """attention.py attends, and knows the window; else torch's fused kernel"""
 
 
 class CausalSelfAttention(nn.Module):
@@ -82,7 +85,7 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.n_head, self.dropout = layer, cfg.n_head, cfg.dropout
-        self.qk_norm = cfg.qk_norm
+        self.qk_norm, self.window = cfg.qk_norm, cfg.window
         self.c_attn = nn.Linear(cfg.n_embd, 3 * cfg.n_embd, bias=cfg.bias)  # q, k, v
         self.c_proj = nn.Linear(cfg.n_embd, cfg.n_embd, bias=cfg.bias)
         if layer_has_value_embeds(cfg, layer):
@@ -91,7 +94,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, context: Context, values: Tensor | None = None) -> Tensor:
         """x, values (B, T, C) -> (B, T, C)"""
         B, T, C = x.shape
-        keys, mask, cache, turn = context
+        keys, mask, cache, turn, blocks = context
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2)
         if values is not None:
             mine, other = self.value_mix
@@ -104,20 +107,13 @@ class CausalSelfAttention(nn.Module):
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast normalizes in float32
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        if keys is not None and self.dropout:  # the weights must be seen to be dropped
-            y = self._explicit(q, k, v, mask, site_keys(keys, 3 * self.layer + 1))
+        if blocks:
+            if keys is not None:
+                keys = site_keys(keys, 3 * self.layer + 1)
+            y = causal_attention(q, k, v, self.window, self.dropout, keys)
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and T > 1)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
-
-    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, keys: Tensor
-                  ) -> Tensor:
-        T = q.size(2)
-        if mask is None:
-            mask = torch.ones(T, T, dtype=torch.bool, device=q.device).tril()
-        scores = (q @ k.transpose(-2, -1)) / math.sqrt(q.size(-1))  # (B, n_head, T, T)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
-        return keyed_dropout(weights.to(v.dtype), keys, self.dropout) @ v
 
 
 class MLP(nn.Module):
@@ -162,7 +158,7 @@ class Block(nn.Module):
         return x + self._drop(self.mlp(self.ln_2(x)), keys, 3 * self.layer + 3)
 
     def _drop(self, x: Tensor, keys: Tensor | None, site: int) -> Tensor:
-        if keys is None or not self.dropout:
+        if keys is None:
             return x
         return keyed_dropout(x, site_keys(keys, site), self.dropout)
 
@@ -240,7 +236,11 @@ class GPT(nn.Module):
         causal triangle; ``cache`` holds the keys and values of earlier positions.
         """
         cfg, T = self.cfg, idx.size(1)
-        if cfg.window is not None:
+        if not cfg.dropout:
+            keys = None
+        plain = mask is None and positions is None and cache is None
+        blocks = plain and (keys is not None or in_blocks_pays(idx.device, T))
+        if cfg.window is not None and not blocks:
             mask = self._windowed(idx, positions, mask, cache)
         if positions is None:
             assert cfg.block_size >= T, "more positions than block_size"
@@ -252,9 +252,9 @@ class GPT(nn.Module):
             x = x + self.wpe(positions)
         if cfg.embed_norm:
             x = self.ln_0(x)
-        if keys is not None and cfg.dropout:
+        if keys is not None:
             x = keyed_dropout(x, site_keys(keys, 0), cfg.dropout)
-        context, x0 = Context(keys, mask, cache, turn), x if cfg.x0_skip else None
+        context, x0 = Context(keys, mask, cache, turn, blocks), x if cfg.x0_skip else None
         for block, values in zip(self.h, self._values(idx), strict=True):
             x = block(x, context, x0, values)
         return self.ln_f(x)

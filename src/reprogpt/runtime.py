@@ -110,15 +110,25 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
 
 
 def resolve_precision(setting: str, device: torch.device) -> str:
-    """``train.precision`` made concrete: auto is bfloat16 where the GPU computes it natively
-    (compute capability 8 and up: not V100, not T4, which only emulate it), else float32."""
+    """``train.precision`` made concrete: auto is bfloat16 where the device computes it natively,
+    else float32."""
     if setting == "auto":
-        native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
-        return "bfloat16" if native else "float32"
+        return "bfloat16" if computes_bfloat16(device) else "float32"
     if setting == "tf32" and device.type != "cuda":
         raise ValueError(f"params.yaml: train.precision=tf32 needs a CUDA device, not "
                          f"{device.type}; set it to auto or float32")
     return setting
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are native: GPUs of compute capability 8 and up (V100 and T4 only
+    emulate it), processors with AVX-512 BF16 or AMX (others take longer than in float32)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return False
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -24,14 +24,14 @@ from reprogpt.loss import nll
 from reprogpt.mirrors import cache_dir
 from reprogpt.model import GPT
 from reprogpt.optim import lr_at, set_lr
-from reprogpt.runtime import Process, autocast, resolve_precision
+from reprogpt.runtime import DTYPES, Process, autocast, resolve_precision
 from reprogpt.shards import read_manifest
 from reprogpt.training.run_dir import RunDir
 from reprogpt.training.sharding import local, shard_model
 
-CPU_LOGITS = 256 * 50304
-"""Logits at a time on a CPU: 256 rows of GPT-2's vocabulary, 51 MB of float32. Fewer rows make
-narrower products, many more leave the cache. On a GPU they are computed whole."""
+CPU_LOGIT_BYTES = 512 * 50304 * 4
+"""Logits at a time on a CPU, 103 MB: 512 rows of GPT-2's vocabulary in float32, 1024 in bfloat16.
+Fewer rows make narrower products. On a GPU they are computed whole."""
 CPU_FLOPS, COMPILE_GAIN, COMPILE_SECONDS = 6e10, 0.1, 4.0
 """What compiling is weighed by: float32 FLOP/s of a core, the part of the blocks' time that it
 saves, and its cost per layer (docs/speed.md has the measurements)."""
@@ -72,7 +72,8 @@ class Network:
         # On a CPU the loss goes in chunks, a loop that a compiler would only unroll; and what is
         # compiled there passes by the hooks that make a sharded model whole.
         dynamic = None if growing else False  # None: what changes its size once is compiled for all
-        self._step: Any = NextToken(model, CPU_LOGITS // len(model.head_weight) if on_cpu else None,
+        row_bytes = len(model.head_weight) * DTYPES[self.precision].itemsize
+        self._step: Any = NextToken(model, CPU_LOGIT_BYTES // row_bytes if on_cpu else None,
                                     compiled and on_cpu and not self.fsdp, dynamic)
         if compiled and not on_cpu:
             self._step = torch.compile(self._step, dynamic=dynamic)
