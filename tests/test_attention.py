@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reprogpt import attention
+from reprogpt.attention import attention as masked_attention
 from reprogpt.attention import causal_attention
 from reprogpt.dropout import keyed_dropout, row_keys
 
@@ -82,3 +83,16 @@ def test_no_gradient_reaches_the_future() -> None:
     for grad in torch.autograd.grad(past, [q, k, v]):
         assert grad[:, :, 70:].abs().max() == 0
         assert grad[:, :, :70].abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_mask_on_any_dtype(dtype: torch.dtype) -> None:
+    q, k, v = (x.detach() for x in qkv(30, dtype))
+    mask = torch.rand(2, 1, 5, 30, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[..., 0] = True  # a query that sees nothing has no weights
+    scores = q[:, :, -5:].double() @ k.double().transpose(-2, -1) / math.sqrt(8)
+    exact = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v.double()
+    ours = masked_attention(q[:, :, -5:], k, v, mask)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours.double(), exact, **({"atol": 1e-5, "rtol": 1e-5}
+                               if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}))

@@ -10,7 +10,7 @@ from small import random_model
 
 from reprogpt.evals import validation_loss
 from reprogpt.runtime import Process
-from reprogpt.scoring import log_normalizer, token_nll
+from reprogpt.scoring import Head
 
 torch.set_num_threads(1)
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -108,11 +108,12 @@ def test_scores_are_those_of_torch_at_any_tile_and_scale():
     targets = torch.randint(-1, 70, (50,), generator=generator)
     logits = (hidden @ weight.t())[:, :70]
     for tile in ((1, 70), (7, 9), (50, 64), (64, 128)):
-        torch.testing.assert_close(log_normalizer(hidden, weight, 70, tile), logits.logsumexp(1))
+        torch.testing.assert_close(Head(weight, 70, tile=tile).log_normalizer(hidden),
+                                   logits.logsumexp(1))
     expected = F.cross_entropy(logits, targets, ignore_index=-1, reduction="none")
-    torch.testing.assert_close(token_nll(hidden, weight, targets, 70), expected, atol=1e-4,
-                               rtol=1e-5)
-    assert token_nll(hidden[:0], weight, targets[:0], 70).shape == (0,)
+    head = Head(weight, 70)
+    torch.testing.assert_close(head.nll(hidden, targets), expected, atol=1e-4, rtol=1e-5)
+    assert head.nll(hidden[:0], targets[:0]).shape == (0,)
 
 
 def test_under_autocast_products_are_low_and_sums_high():
@@ -120,9 +121,9 @@ def test_under_autocast_products_are_low_and_sums_high():
     hidden = torch.randn(20, 16, generator=generator)
     weight = torch.randn(128, 16, generator=generator)
     targets = torch.randint(70, (20,), generator=generator)
-    exact = token_nll(hidden, weight, targets, 70)
+    exact = Head(weight, 70).nll(hidden, targets)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = token_nll(hidden, weight, targets, 70)
+        rough = Head(weight, 70).nll(hidden, targets)
     assert rough.dtype == torch.float32
     torch.testing.assert_close(rough, exact, atol=0.1, rtol=0.05)
     assert not torch.equal(rough, exact)

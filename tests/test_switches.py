@@ -14,7 +14,7 @@ from reprogpt.generate import generate
 from reprogpt.loss import nll
 from reprogpt.model import GPT, MLP, rotate, rotation
 from reprogpt.optim import build_optimizer
-from reprogpt.scoring import token_nll
+from reprogpt.scoring import Head
 from tests.test_model import VOCAB, model_config, tiny
 from tests.test_optim import recipe
 
@@ -119,7 +119,7 @@ def test_a_softcap_in_loss_chunks_logits_and_scores_is_gemmas_formula() -> None:
         torch.testing.assert_close(hidden.grad.double(), exact.grad, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(model.wte.weight.grad.double(), weight.grad,
                                    atol=1e-4, rtol=1e-4)
-    each = token_nll(hidden.detach(), model.head_weight, ids(), VOCAB, cap)
+    each = Head.of(model).nll(hidden.detach(), ids())
     assert each.sum().item() == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(model.logits(hidden).double(), logits, atol=1e-4, rtol=1e-4)
 

@@ -42,9 +42,9 @@ def converse(model_dir: Path, cfg: SampleConfig, seed: int, device: str,
     source, out = source or sys.stdin, out or sys.stdout
     model, _ = load_model(model_dir, pick_device(device))
     tokenizer = load_tokenizer(model_dir)
-    model = packed(model)
     print(f"{model_dir}: {model.num_parameters():,} parameters. A prompt and Enter; "
           "Ctrl-D ends, Ctrl-C stops a sample.", file=out)
+    model = packed(model)  # which has its weights in another form
     while True:
         print("\n> ", end="", file=out, flush=True)
         line = source.readline()

@@ -16,7 +16,7 @@ import torch
 from reprogpt.loss import MASKED
 from reprogpt.model import GPT
 from reprogpt.runtime import Process
-from reprogpt.scoring import EVAL_TOKENS, token_nll
+from reprogpt.scoring import EVAL_TOKENS, Head
 
 
 class Stream(Protocol):
@@ -69,13 +69,15 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
                          "hold out more text (tokenize.val_fraction), or raise val_tokens")
     batch_rows = batch_rows or max(1, EVAL_TOKENS // block_size)
     sums = torch.zeros(windows, 3, dtype=torch.float64)  # nll, targets, bytes of each window
+    head: Head | None = None
     bytes_of = torch.from_numpy(np.asarray(token_bytes, dtype=np.int64))
     for first in range(process.rank * batch_rows, windows, process.world_size * batch_rows):
         rows = min(batch_rows, windows - first)
         idx, targets = _read_windows(stream, first, rows, block_size)
         hidden = model(idx.to(process.device))
-        nll = token_nll(hidden, model.head_weight, targets.to(process.device), model.vocab_size,
-                        getattr(model, "logit_softcap", None))
+        if head is None:  # a sharded model's is whole once the model has been called
+            head = Head.of(model)
+        nll = head.nll(hidden, targets.to(process.device))
         valid = targets != MASKED
         counted = torch.where(valid, bytes_of[targets.clamp(min=0)], 0)
         here = (nll.double().sum(1).cpu(), valid.sum(1), counted.sum(1))

@@ -23,8 +23,9 @@ import torch
 from tqdm import tqdm
 
 from reprogpt.model import GPT
+from reprogpt.packing import packed
 from reprogpt.runtime import Process
-from reprogpt.scoring import EVAL_TOKENS
+from reprogpt.scoring import EVAL_TOKENS, Head
 from reprogpt.tokenizers import CharTokenizer, Tokenizer
 from reprogpt.trees import batches, grow, score_batch
 
@@ -155,9 +156,10 @@ def score(model: GPT, prompts: Sequence[Prompt], process: Process,
     trees = [tree for i, p in enumerate(prompts)
              for tree in grow(i * width, p.context, p.endings, model.cfg.block_size)]
     sums = torch.zeros(len(prompts) * width, dtype=torch.float64)
+    model, head = packed(model, many_rows=True), Head.of(model)
     mine = list(batches(trees, eval_tokens))[process.rank::process.world_size]
     for batch in tqdm(mine, "HellaSwag", unit="batch", disable=not progress, leave=False):
-        slots, nll = score_batch(model, batch, process.device)
+        slots, nll = score_batch(model, head, batch, process.device)
         sums.index_add_(0, slots, nll.double().cpu())
     cut = np.array([max(len(p.context) + len(e) for e in p.endings) - 1 > model.cfg.block_size
                     for p in prompts], dtype=bool)

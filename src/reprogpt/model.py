@@ -11,6 +11,7 @@ pre-LayerNorm (eps 1e-5), GELU by its tanh approximation, learned positions, tie
 later stands behind switches (config.ModelConfig), one branch each, all off.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprogpt.activations import ACTIVATIONS
-from reprogpt.attention import causal_attention, in_blocks_pays
+from reprogpt.attention import attention, causal_attention, in_blocks_pays
 from reprogpt.config import ModelConfig
 from reprogpt.dropout import keyed_dropout, site_keys
 from reprogpt.loss import softcap
@@ -112,7 +113,7 @@ class CausalSelfAttention(nn.Module):
                 keys = site_keys(keys, 3 * self.layer + 1)
             y = causal_attention(q, k, v, self.window, self.dropout, keys)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None and T > 1)
+            y = attention(q, k, v, mask)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -121,7 +122,7 @@ class MLP(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[cfg.activation]
+        self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[cfg.activation]
         gated = cfg.activation == "swiglu"
         width = padded_vocab(8 * cfg.n_embd // 3) if gated else 4 * cfg.n_embd  # whole tiles
         self.c_fc = nn.Linear(cfg.n_embd, width, bias=cfg.bias)

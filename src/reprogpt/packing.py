@@ -1,8 +1,8 @@
-"""A model's matrices laid out once for the products that sampling makes.
+"""Matrices laid out once for a model that is only read: sampling and scoring.
 
-A step of sampling multiplies a few rows with every weight there is. Torch lays a matrix out anew
-for each product, which for four rows costs as much as the product itself; oneDNN's packed form is
-laid out once. On a CPU at 124M and four sequences this halves the time of a step.
+Torch lays a matrix out anew for each product on a CPU, which for the four rows of a step of
+sampling costs as much as the product itself. oneDNN's packed form is laid out once, and computes
+GELU while a product is still in the cache. docs/speed.md has what both are worth.
 """
 
 import copy
@@ -11,33 +11,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reprogpt.activations import ACTIVATIONS
 from reprogpt.loss import softcap
-from reprogpt.model import GPT
+from reprogpt.model import GPT, MLP
+from reprogpt.runtime import computes_bfloat16
 
 
-class _Packed(nn.Module):
-    """x (..., in) -> (..., out), as the Linear whose weight (out, in) it was made of."""
+class Packed(nn.Module):
+    """x (..., in) -> (..., out), as the Linear whose weight (out, in) it was made of; with ``gelu``
+    GELU's tanh approximation of that."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, gelu: bool = False) -> None:
         super().__init__()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
         self._bias = bias
+        self._then = "gelu" if gelu else "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._then,
+                                                        [], "tanh")
         return y
 
 
-def packed(model: GPT) -> GPT:
-    """The same model for reading only, packed where that can be done: float32 GPTs on a CPU.
+def packed(model: GPT, many_rows: bool = False) -> GPT:
+    """The same model for reading only, packed where that pays: GPTs on a CPU.
 
     Elsewhere it is the model itself. Embeddings and norms are shared with it; results differ in
-    rounding.
+    rounding. ``many_rows``: it will read hundreds of tokens at a time, not a few.
     """
-    if not isinstance(model, GPT) or not _possible(model.wte.weight):
+    if not isinstance(model, GPT) or not packing_pays(model.wte.weight, many_rows):
         return model
     twin: GPT = _copy(model)
-    head = _Packed(model.head_weight, None)
+    head = Packed(model.head_weight)
     vocab_size, cap = model.vocab_size, model.logit_softcap
 
     def logits(x: Tensor) -> Tensor:
@@ -48,20 +53,27 @@ def packed(model: GPT) -> GPT:
     return twin
 
 
+def packing_pays(weight: Tensor, many_rows: bool) -> bool:
+    """Whether products with ``weight`` are quicker packed. For a few rows always; for many in
+    float32 where torch has AVX-512, and otherwise MKL is the quicker one."""
+    needed = ("_reorder_linear_weight", "_linear_pointwise")  # torch's own, for its compiler
+    if (weight.device.type != "cpu" or not torch.backends.mkldnn.is_available()
+            or not all(hasattr(torch.ops.mkldnn, name) for name in needed)):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return computes_bfloat16(weight.device)
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return weight.dtype == torch.float32 and (wide or not many_rows)
+
+
 def _copy(module: nn.Module) -> Any:
     """The module with its Linears packed and all else shared."""
     if type(module) is nn.Linear:
-        return _Packed(module.weight, module.bias)
+        return Packed(module.weight, module.bias)
     twin = copy.copy(module)
     twin._modules = {name: child if child is None or name == "lm_head" else _copy(child)
                      for name, child in module._modules.items()}  # logits() packs the head
+    if isinstance(module, MLP) and module.activation is ACTIVATIONS["gelu_tanh"]:
+        twin._modules["c_fc"] = Packed(module.c_fc.weight, module.c_fc.bias, gelu=True)
+        twin.activation = nn.Identity()
     return twin
-
-
-def _possible(weight: Tensor) -> bool:
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return False
-    if not torch.backends.mkldnn.is_available():
-        return False
-    needed = ("_reorder_linear_weight", "_linear_pointwise")  # torch's own, for its compiler
-    return all(hasattr(torch.ops.mkldnn, name) for name in needed)

@@ -2,14 +2,18 @@
 
 Evaluation needs -log p of a few targets, never the logits themselves. At GPT-2's vocabulary one
 row of float32 logits is 200 kB, so they exist only for the positions that are scored, and only a
-tile of them at a time: some rows by a slice of the vocabulary, in one small buffer that stays in
-the cache.
+tile of them at a time: some rows by a slice of the vocabulary, which stays in the cache.
 """
 
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from reprogpt.loss import MASKED, softcap
+from reprogpt.model import GPT
+from reprogpt.packing import Packed, packing_pays
 
 TILE_ROWS, TILE_VOCAB = 1024, 2048
 """The logits that exist at a time: 1024 x 2048 float32 = 8 MB. Many rows, because the matrix
@@ -21,26 +25,62 @@ EVAL_TOKENS = 1024
 no matrix product faster, and waste more padding."""
 
 
-@torch.no_grad()
-def log_normalizer(hidden: Tensor, head_weight: Tensor, vocab_size: int,
-                   tile: tuple[int, int] = (TILE_ROWS, TILE_VOCAB), cap: float | None = None
-                   ) -> Tensor:
-    """log sum over the vocabulary of exp(logit): hidden (N, C) -> (N,) float32.
+class Head:
+    """A model's output matrix as scoring reads it: a slice of the vocabulary at a time.
 
-    head_weight (padded V, C); the padding does not count. Logits are computed in ``hidden``'s
-    dtype (autocast's, inside it) and summed in float32. ``cap``: see loss.softcap.
+    For one evaluation of a model that does not change meanwhile: cast once (to autocast's dtype,
+    inside it) and packed once, where that pays (packing.py).
     """
-    hidden, weight = _same_dtype(hidden, head_weight)
-    rows, words = min(tile[0], len(hidden)), min(tile[1], vocab_size)
-    buffer = hidden.new_empty(rows * words)
-    result = hidden.new_empty(len(hidden), dtype=torch.float32)
-    for start in range(0, len(hidden), tile[0]):
-        x = hidden[start:start + rows]
-        slices = weight[:vocab_size].split(words)
-        sums = [_log_sum_exp(torch.mm(x, part.t(), out=buffer[:len(x) * len(part)]
-                                      .view(len(x), len(part))), cap) for part in slices]
-        result[start:start + rows] = torch.stack(sums).logsumexp(0)
-    return result
+
+    def __init__(self, weight: Tensor, vocab_size: int, cap: float | None = None,
+                 tile: tuple[int, int] = (TILE_ROWS, TILE_VOCAB)) -> None:
+        """weight (padded V, C), of which the padding does not count; ``cap``: see loss.softcap;
+        ``tile``: how many rows and words meet at a time."""
+        if torch.is_autocast_enabled(weight.device.type):
+            weight = weight.to(torch.get_autocast_dtype(weight.device.type))
+        self._weight, self._cap, self._rows = weight.detach(), cap, tile[0]
+        slices = self._weight[:vocab_size].split(tile[1])
+        self._products = [Packed(part) if packing_pays(part, many_rows=True)
+                          else partial(F.linear, weight=part) for part in slices]
+
+    @classmethod
+    def of(cls, model: GPT) -> "Head":
+        """The head of a model, its cap included."""
+        return cls(model.head_weight, model.vocab_size, getattr(model, "logit_softcap", None))
+
+    @torch.no_grad()
+    def log_normalizer(self, hidden: Tensor) -> Tensor:
+        """log sum over the vocabulary of exp(logit): hidden (N, C) -> (N,) float32.
+
+        Logits are computed in the matrix's dtype and summed in float32.
+        """
+        result = hidden.new_empty(len(hidden), dtype=torch.float32)
+        for x, part in zip(hidden.to(self._weight.dtype).split(self._rows),
+                           result.split(self._rows), strict=True):
+            sums = [_log_sum_exp(product(x), self._cap) for product in self._products]
+            torch.logsumexp(torch.stack(sums), 0, out=part)
+        return result
+
+    @torch.no_grad()
+    def target_logit(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The logit of one target a row: hidden (N, C), targets (N,) -> (N,) float32."""
+        wanted = self._weight[targets].float()
+        logits = (hidden.to(self._weight.dtype).float() * wanted).sum(1)
+        return logits if self._cap is None else softcap(logits, self._cap)
+
+    @torch.no_grad()
+    def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """-log p of each target, in nats: hidden (..., C), targets (...) int64 -> (...) float32.
+
+        0 where the target is MASKED; no logits are computed for those.
+        """
+        flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+        result = torch.zeros(len(wanted), dtype=torch.float32, device=hidden.device)
+        scored = (wanted != MASKED).nonzero()[:, 0]
+        if len(scored) < len(wanted):
+            flat, wanted = flat[scored], wanted[scored]
+        result[scored] = self.log_normalizer(flat) - self.target_logit(flat, wanted)
+        return result.view(targets.shape)
 
 
 def _log_sum_exp(logits: Tensor, cap: float | None) -> Tensor:
@@ -48,35 +88,3 @@ def _log_sum_exp(logits: Tensor, cap: float | None) -> Tensor:
     logits = logits.float() if cap is None else softcap(logits.float(), cap)
     top = logits.amax(1, keepdim=True)
     return logits.sub_(top).exp_().sum(1).log_() + top[:, 0]
-
-
-@torch.no_grad()
-def token_nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, vocab_size: int,
-              cap: float | None = None) -> Tensor:
-    """-log p of each target, in nats: hidden (..., C), targets (...) int64 -> (...) float32.
-
-    0 where the target is MASKED; no logits are computed for those.
-    """
-    flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
-    result = torch.zeros(len(wanted), dtype=torch.float32, device=hidden.device)
-    scored = (wanted != MASKED).nonzero()[:, 0]
-    if len(scored) < len(wanted):
-        flat, wanted = flat[scored], wanted[scored]
-    result[scored] = (log_normalizer(flat, head_weight, vocab_size, cap=cap)
-                      - target_logit(flat, head_weight, wanted, cap))
-    return result.view(targets.shape)
-
-
-def target_logit(hidden: Tensor, head_weight: Tensor, targets: Tensor,
-                 cap: float | None = None) -> Tensor:
-    """The logit of one target a row: hidden (N, C), targets (N,) -> (N,) float32."""
-    hidden, weight = _same_dtype(hidden, head_weight)
-    logits = (hidden.float() * weight[targets].float()).sum(1)
-    return logits if cap is None else softcap(logits, cap)
-
-
-def _same_dtype(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    device = hidden.device.type
-    if torch.is_autocast_enabled(device):
-        hidden = hidden.to(torch.get_autocast_dtype(device))
-    return hidden, weight.to(hidden.dtype)

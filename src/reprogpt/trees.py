@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reprogpt.model import GPT
-from reprogpt.scoring import log_normalizer, target_logit
+from reprogpt.scoring import Head
 
 
 @dataclass
@@ -103,8 +103,9 @@ def batches(trees: Sequence[Tree], eval_tokens: int) -> Iterator[list[Tree]]:
         yield batch
 
 
-def score_batch(model: GPT, trees: Sequence[Tree], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(slots, nll) of every scored token of a batch."""
+def score_batch(model: GPT, head: Head, trees: Sequence[Tree], device: torch.device
+                ) -> tuple[Tensor, Tensor]:
+    """(slots, nll) of every scored token of a batch; ``head`` is the model's."""
     rows, width = len(trees), max(len(t.tokens) for t in trees)
     idx = np.zeros((rows, width), dtype=np.int64)
     for b, tree in enumerate(trees):
@@ -127,8 +128,5 @@ def score_batch(model: GPT, trees: Sequence[Tree], device: torch.device) -> tupl
     # Endings meet in their parents: normalize each hidden state once, however many follow it.
     unique, back = nodes.unique(return_inverse=True)
     x = hidden.flatten(0, 1)[unique.to(device)]
-    cap = getattr(model, "logit_softcap", None)
-    norm = log_normalizer(x, model.head_weight, model.vocab_size, cap=cap)
-    back = back.to(device)
-    nll = norm[back] - target_logit(x[back], model.head_weight, targets.to(device), cap)
-    return slots, nll
+    norm, back = head.log_normalizer(x), back.to(device)
+    return slots, norm[back] - head.target_logit(x[back], targets.to(device))
