@@ -24,13 +24,14 @@ sys.path.insert(0, str(ROOT / "src"))
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import reprogpt.attention
 import reprogpt.model
 from benchmarks.machine import heading, write
 from reprogpt.config import ModelConfig
 from reprogpt.loss import nll
 from reprogpt.optim import decay_groups
 from reprogpt.pictures import bars
-from reprogpt.runtime import autocast, peak_flops, pick_device, synchronize
+from reprogpt.runtime import autocast, computes_bfloat16, peak_flops, pick_device, synchronize
 
 VOCAB = 50257
 LECTURE = {"float32": 1000, "TF32": 333, "bfloat16": 300, "compile": 130, "flash attention": 96,
@@ -49,12 +50,8 @@ class Rung:
     multiple: int = 1
     fused: bool = False
     chunk: int | None = None
+    blocks: bool = False
     accumulate: int = 1
-
-
-def hardware_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself. (The only way to ask torch is private.)"""
-    return torch.cpu._is_avx512_bf16_supported()
 
 
 def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Rung]:
@@ -62,7 +59,7 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
     yield (r := Rung())
     if device.type == "cuda":
         yield (r := replace(r, name="TF32", tf32=True))
-    if device.type != "cpu" or hardware_bfloat16():
+    if device.type != "cpu" or computes_bfloat16(device):
         yield (r := replace(r, name="bfloat16", precision="bfloat16"))
     if compiling and (device.type == "cuda" or shutil.which("g++")):
         yield (r := replace(r, name="compile", compile=True))
@@ -70,13 +67,15 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
     yield (r := replace(r, name="padded vocabulary", multiple=64))
     yield (r := replace(r, name="fused AdamW", fused=True))
     if device.type == "cpu":  # not in the lecture: loss.py, head and loss in parts
-        yield (r := replace(r, name="loss in chunks", chunk=256))
+        yield (r := replace(r, name="loss in chunks", chunk=512))
+        yield (r := replace(r, name="attention in blocks", blocks=True))  # attention.py
     yield replace(r, name=f"{accumulate} micro-steps", accumulate=accumulate)
 
 
 def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Callable[[], None]:
     """One optimizer step of this rung, as a function to be timed."""
     reprogpt.model.VOCAB_MULTIPLE = rung.multiple
+    reprogpt.attention.LONGEST = cfg.block_size if rung.blocks else 0
     torch.backends.cuda.matmul.fp32_precision = "tf32" if rung.tf32 else "ieee"
     model = reprogpt.model.GPT(cfg, VOCAB)
     model.init_weights(torch.Generator().manual_seed(0))
@@ -129,7 +128,7 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if large else f"CPU, {threads} threads"
     print(heading())
     print(f"{layers} layers, {width} wide, {rows} x {block} tokens a micro-step, on {name}")
-    if not large and not hardware_bfloat16():
+    if not large and not computes_bfloat16(device):
         print("without bfloat16, which this processor only emulates, slower than float32")
     print(f"\n{'':20}{'ms':>9}{'tokens/s':>12}{'MFU':>8}{'lecture ms':>12}")
     times, peak = {}, peak_flops(device)

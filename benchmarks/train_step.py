@@ -24,10 +24,13 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
+sys.path[:1] = [str(ROOT), str(ROOT / "src")]
+
+import torch
 
 from benchmarks.machine import heading, write
 from benchmarks.peers import nanogpt_module
+from reprogpt.runtime import computes_bfloat16
 
 SIZES = {  # n_layer, n_head, n_embd, T, B, vocab_size
     "char": (4, 4, 128, 64, 12, 65),
@@ -40,16 +43,12 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def batch(T: int, B: int, vocab_size: int) -> Any:
-    import torch
-
     both = torch.randint(vocab_size, (B, T + 1), generator=torch.Generator().manual_seed(0))
     return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
 
 def reference(size: tuple[int, ...], checkout: str) -> Step:
     """benchmarks/reference.py with AdamW and clipping, as the lecture first trains it."""
-    import torch
-
     from benchmarks.reference import ReferenceGPT
 
     n_layer, n_head, n_embd, T, B, V = size
@@ -70,10 +69,7 @@ def reference(size: tuple[int, ...], checkout: str) -> Step:
 
 def ours(size: tuple[int, ...], checkout: str, compiled: bool = False,
          precision: str = "float32") -> Step:
-    """The step of `reprogpt.train`, in float32, deterministic as the presets have it."""
-    sys.path.insert(0, str(ROOT / "src"))
-    import torch
-
+    """The step of `reprogpt.train`, deterministic as the presets have it."""
     from reprogpt.architectures import build_model
     from reprogpt.config import Config, merge, read_yaml
     from reprogpt.loader import Batch
@@ -99,8 +95,6 @@ def ours(size: tuple[int, ...], checkout: str, compiled: bool = False,
 
 def nanogpt(size: tuple[int, ...], checkout: str) -> Step:
     """nanoGPT's loop on a CPU: eager float32, its own AdamW groups."""
-    import torch
-
     module = nanogpt_module(checkout)
     n_layer, n_head, n_embd, T, B, V = size
     model = module.GPT(module.GPTConfig(
@@ -122,8 +116,6 @@ def nanogpt(size: tuple[int, ...], checkout: str) -> Step:
 
 def build_nanogpt(size: tuple[int, ...], checkout: str) -> Step:
     """build-nanogpt's loop: its classes cut out of its script, under bfloat16 autocast."""
-    import torch
-
     tree = ast.parse((Path(checkout) / "train_gpt2.py").read_text())
     skip = {"hellaswag", "tiktoken"}
     kept: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.ClassDef)
@@ -259,8 +251,12 @@ def main() -> None:
     names = {"reference": ""}
     names |= {"nanoGPT": args.nanogpt} if args.nanogpt else {}
     names |= {"build-nanogpt": args.build_nanogpt} if args.build_nanogpt else {}
+    left_out = {"compiled"} if args.no_compile else set()
+    if not computes_bfloat16(torch.device("cpu")):
+        left_out.add("bfloat16")
+        print("reprogpt in bfloat16 is left out: this processor only emulates it")
     names |= {name: "" for name in CONTENDERS
-              if "reprogpt" in name and not ("compiled" in name and args.no_compile)}
+              if name.startswith("reprogpt") and not left_out & set(name.split(", "))}
     print(heading())
     clock = "cpu" if args.cpu_time else "wall"
     print(f"{args.threads or 'all'} threads, {clock} time")

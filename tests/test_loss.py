@@ -49,3 +49,13 @@ def test_chunks_under_autocast() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(exact, rel=2e-2)
     assert weight.grad is not None and weight.grad.dtype == torch.float32
+
+
+def test_no_rows_at_all_have_gradients_of_zero() -> None:
+    """The share of a process that has fewer rows than the others."""
+    weight = torch.randn(64, 8, requires_grad=True)
+    loss = nll(torch.empty(0, 8, requires_grad=True), weight,
+               torch.empty(0, dtype=torch.int64), 50, 2)
+    loss.backward()
+    assert loss.item() == 0
+    assert weight.grad is not None and weight.grad.abs().max() == 0

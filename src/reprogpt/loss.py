@@ -78,6 +78,8 @@ class _ChunkedNll(torch.autograd.Function):
                 else:
                     grad_weight += left @ right
         if backward:
+            if grad_weight is None:  # a process whose share has no rows
+                grad_weight = torch.zeros_like(head_weight)
             ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
