@@ -86,5 +86,6 @@ class Head:
 def _log_sum_exp(logits: Tensor, cap: float | None) -> Tensor:
     """logits (N, V) -> (N,) float32; overwrites them."""
     logits = logits.float() if cap is None else softcap(logits.float(), cap)
-    top = logits.amax(1, keepdim=True)
-    return logits.sub_(top).exp_().sum(1).log_() + top[:, 0]
+    top = logits.amax(1)
+    torch.softmax(logits, 1, out=logits)  # one pass in the cache; the largest is at least 1 / V
+    return top - logits.amax(1).log_()
