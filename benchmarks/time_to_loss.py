@@ -31,7 +31,7 @@ from reprogpt.config import Config, merge, read_yaml
 from reprogpt.evals import validation_loss
 from reprogpt.loader import Loader
 from reprogpt.optim import build_optimizer
-from reprogpt.runtime import Process, keep_freed_memory, set_determinism
+from reprogpt.runtime import Process, keep_freed_memory, resolve_precision, set_determinism
 from reprogpt.shards import TokenStream
 from reprogpt.tokenizers import load_tokenizer
 from reprogpt.training.network import Network
@@ -52,7 +52,8 @@ def preset_run(tokens: Path, name: str, steps: int, seed: int) -> Run:
     model.init_weights(torch.Generator().manual_seed(seed))
     loader = Loader(TokenStream(tokens, "train"), cfg.train.batch_tokens, cfg.model.block_size,
                     seed, cfg.train.order)
-    resolved = {"precision": "float32", "micro_batch": loader.sizes.full, "compile": False}
+    precision = resolve_precision(cfg.train.precision, process.device)
+    resolved = {"precision": precision, "micro_batch": loader.sizes.full, "compile": False}
     net = Network(model, process, seed, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     held_out = TokenStream(tokens, "val")

@@ -219,7 +219,6 @@ def measure(size: str, names: dict[str, str], rounds: int, seconds: float, threa
         ms = median(t[i] for t in times)
         rows.append({"size": size, "contender": contender.name, "ms": ms * 1e3,
                      "tokens_per_second": B * T / ms, "first_step_s": contender.start_seconds,
-                     "ratio": median(t[0] / t[i] for t in times),
                      "times": {c.name: median(t[j] / t[i] for t in times)
                                for j, c in enumerate(contenders)}})
     return rows
@@ -244,6 +243,8 @@ def main() -> None:
     parser.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT")
     parser.add_argument("--build-nanogpt", metavar="DIR", help="a checkout of build-nanogpt")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=CONTENDERS,
+                        help="of the contenders: several of 124M need several GB each")
     parser.add_argument("--threads", type=int, help="of each contender; torch's default without")
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--json", metavar="FILE")
@@ -257,6 +258,7 @@ def main() -> None:
         print("reprogpt in bfloat16 is left out: this processor only emulates it")
     names |= {name: "" for name in CONTENDERS
               if name.startswith("reprogpt") and not left_out & set(name.split(", "))}
+    names = {name: where for name, where in names.items() if name in (args.only or names)}
     print(heading())
     clock = "cpu" if args.cpu_time else "wall"
     print(f"{args.threads or 'all'} threads, {clock} time")

@@ -66,7 +66,10 @@ def test_bfloat16_is_as_exact_as_the_lectures_attention(T: int) -> None:
     lecture = scores.float().softmax(-1).to(v.dtype) @ v
     ours = causal_attention(q, k, v)
     assert ours.dtype == torch.bfloat16
-    assert (ours - exact).square().mean() < (lecture - exact).square().mean()
+    true = [g.double() for g in gradients(exact.double(), [q, k, v])]
+    for a, b, c in zip((ours, *gradients(ours, [q, k, v])),
+                       (lecture, *gradients(lecture, [q, k, v])), (exact, *true)):
+        assert (a - c).square().mean() < 1.1 * (b - c).square().mean()
 
 
 def test_the_size_of_a_block_changes_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

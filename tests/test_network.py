@@ -87,12 +87,15 @@ def test_a_compiled_step_is_an_eager_one() -> None:
 
 def test_compiling_pays_for_long_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.shutil, "which", lambda name: name == "g++")
-    gpt2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
+    monkeypatch.setattr(network.torch, "get_num_threads", lambda: 2)
+    narrow = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64}
+    long = {"batch_tokens": 2**10, "max_steps": 50_000}
     assert not pays(config())
-    assert pays(config(model=gpt2, train={"batch_tokens": 2**14}))
-    assert not pays(config(model=gpt2, train={"batch_tokens": 2**14, "max_steps": 1}))
+    assert pays(config(model=narrow, train=long))
+    assert not pays(config(model=narrow, train=long | {"max_steps": 10_000}))
+    assert not pays(config(model=narrow | {"n_head": 12, "n_embd": 768}, train=long))
     monkeypatch.setattr(network.shutil, "which", lambda name: None)
-    assert not pays(config(model=gpt2, train={"batch_tokens": 2**14}))
+    assert not pays(config(model=narrow, train=long))
 
 
 def test_the_first_loss_is_that_of_guessing() -> None:

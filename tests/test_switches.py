@@ -10,6 +10,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaMLP
 
 from reprogpt import hf
+from reprogpt.dropout import row_keys
 from reprogpt.generate import generate
 from reprogpt.loss import nll
 from reprogpt.model import GPT, MLP, rotate, rotation
@@ -206,3 +207,22 @@ def test_all_switches_at_once_learn_and_come_back_from_a_file(tmp_path: Path) ->
         torch.testing.assert_close(again(ids()), model(ids()))
     held = sum(p.numel() for p in hf.read_weights(tmp_path / "gpt").tensors.values())
     assert model.num_parameters() == held
+
+
+@pytest.mark.parametrize("switch", [{k: v} for k, v in MODERN.items()] + [MODERN, {"dropout": 0.2}],
+                         ids=[*MODERN, "all", "dropout"])
+@pytest.mark.parametrize("chunk_rows", [None, 8])
+def test_every_switch_learns_in_bfloat16_what_it_learns_in_float32(
+    switch: dict[str, object], chunk_rows: int | None
+) -> None:
+    model, keys = stirred(**switch), row_keys(1, 2, torch.arange(2))
+
+    def gradient(low: bool) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):  # the forward pass alone
+            x = model(ids(), keys)
+            loss = nll(x, model.head_weight, ids(), VOCAB, chunk_rows, model.logit_softcap)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+    rough, exact = gradient(True), gradient(False)
+    assert F.cosine_similarity(rough, exact, 0) > 0.995
+    assert rough.norm().item() == pytest.approx(exact.norm().item(), rel=0.03)

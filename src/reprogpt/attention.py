@@ -1,9 +1,10 @@
 """Causal attention, a block of queries at a time.
 
 A query looks back only, so half of the square of scores is never needed: a block of queries is
-multiplied with the keys up to its own end, and what lies beyond is not computed. On a CPU this is
-quicker than torch's fused kernel (docs/speed.md), and unlike there the weights can be seen, which
-dropout needs. The price is memory: the weights are kept for the backward pass.
+multiplied with the keys up to its own end, and what lies beyond is not computed. On the processor
+where it was measured this is quicker than torch's fused kernel (docs/speed.md), and unlike there
+the weights can be seen, which dropout needs. The price is memory: they are kept for the backward
+pass.
 """
 
 import math
@@ -21,12 +22,14 @@ BLOCK_BYTES = 256
 bfloat16. Fewer make narrow products, more compute what is masked."""
 
 LONGEST = 1024
-"""Positions beyond which the kept weights, T^2 / 2 a head and layer, are not worth their memory."""
+"""Positions that a query may see, beyond which the kept weights are not worth their memory: half as
+many a position, head and layer, 2 MB a row of 1024 in float32."""
 
 
-def in_blocks_pays(device: torch.device, T: int) -> bool:
-    """Whether :func:`causal_attention` beats torch's fused kernel: on a CPU, not too long."""
-    return device.type == "cpu" and T <= LONGEST
+def in_blocks_pays(device: torch.device, seen: int) -> bool:
+    """Whether :func:`causal_attention` beats torch's fused kernel, a query seeing at most ``seen``
+    positions: on a CPU, while they are not too many."""
+    return device.type == "cpu" and seen <= LONGEST
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None,
@@ -37,7 +40,9 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None,
     itself among them. With ``keys`` (B,) int32 a share ``dropout`` of the weights is dropped
     (dropout.py).
     """
-    y: Tensor = _InBlocks.apply(q, k, v, window, dropout if keys is not None else 0.0, keys)
+    assert q.dtype == k.dtype == v.dtype
+    with torch.autocast(q.device.type, enabled=False):  # or softmax would be float32 on a GPU
+        y: Tensor = _InBlocks.apply(q, k, v, window, dropout if keys is not None else 0.0, keys)
     return y
 
 
@@ -45,11 +50,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(D)) v for any ``mask`` (.., T, S) bool, True where a query may look;
     None is the causal triangle. q (B, n_head, T, D), k, v (B, n_head, S, D) -> (B, n_head, T, D).
 
-    By torch's fused kernel, but where it takes twice as long as the formula: bfloat16 on a CPU.
+    By torch's fused kernel, but where it takes twice as long as the formula: bfloat16 on a CPU,
+    when nothing is kept for gradients.
     """
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=q.size(2) > 1)
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, mask)
     heads = q.shape[:2]
     scores = (q.flatten(0, 1) / math.sqrt(q.size(-1))) @ k.flatten(0, 1).mT
@@ -62,18 +68,18 @@ class _InBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int | None, dropout: float,
                 keys: Tensor | None) -> Tensor:
-        heads, scale = q.shape[:3], 1 / math.sqrt(q.size(-1))
+        heads, scale, backward = q.shape[:3], 1 / math.sqrt(q.size(-1)), any(ctx.needs_input_grad)
         q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)  # (B n_head, T, D)
         outputs, saved = [], []
         for seen, block in _blocks(q, window):
             weights = torch.baddbmm(_bias(seen, block, window, q), q[:, block], k[:, seen].mT,
                                     alpha=scale).softmax(-1)
-            saved.append(weights)
+            parts = [weights]
             if keys is not None and dropout:
-                kept = _kept(seen, block, heads, keys, dropout)
-                saved.append(kept)
-                weights = _dropped(weights, kept, dropout)
+                parts.append(_kept(seen, block, heads, keys, dropout))
+                weights = _dropped(weights, parts[1], dropout)
             outputs.append(weights @ v[:, seen])
+            saved += parts if backward else []
         ctx.save_for_backward(q, k, v, *saved)
         ctx.window, ctx.dropout, ctx.scale = window, dropout, scale
         return torch.cat(outputs, 1).unflatten(0, heads[:2])
@@ -82,7 +88,8 @@ class _InBlocks(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *saved = ctx.saved_tensors
         shape, grad = grads[0].shape[:2], grads[0].flatten(0, 1)
-        dq, dk, dv = [], torch.zeros_like(k), torch.zeros_like(v)
+        dq = []  # a key meets all later blocks: sums of bfloat16 would round in each of them
+        dk, dv = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))
         parts = iter(saved)
         for seen, block in _blocks(q, ctx.window):
             weights, g = next(parts), grad[:, block]
@@ -97,7 +104,8 @@ class _InBlocks(torch.autograd.Function):
             d_scores *= ctx.scale
             dq.append(d_scores @ k[:, seen])
             dk[:, seen] += d_scores.mT @ q[:, block]
-        return *(x.unflatten(0, shape) for x in (torch.cat(dq, 1), dk, dv)), None, None, None
+        found = torch.cat(dq, 1), dk.to(k.dtype), dv.to(v.dtype)
+        return *(x.unflatten(0, shape) for x in found), None, None, None
 
 
 def _blocks(q: Tensor, window: int | None) -> Iterator[tuple[slice, slice]]:

@@ -101,7 +101,7 @@ def _differentiate(logits: Tensor, index: Tensor, vocab_size: int, cap: float | 
 
     A few rows at a time, in float32, so that all passes but the first find them in the cache.
     """
-    nll, rows = [], max(1, PIECE_LOGITS // logits.size(1))
+    losses, rows = [], max(1, PIECE_LOGITS // logits.size(1))
     wide = logits.dtype == torch.float32
     scratch = None if wide else logits.new_empty(rows, logits.size(1), dtype=torch.float32)
     for piece, i in zip(logits.split(rows), index.split(rows), strict=True):
@@ -114,10 +114,10 @@ def _differentiate(logits: Tensor, index: Tensor, vocab_size: int, cap: float | 
         at_target, highest = p.gather(1, i), p.amax(1, True)
         torch.softmax(p, 1, out=p)
         # log-sum-exp from the largest probability, which is at least 1 / V and never 0
-        nll.append(highest - p.amax(1, True).log() - at_target)
+        losses.append(highest - p.amax(1, True).log() - at_target)
         p.scatter_add_(1, i, -torch.ones_like(at_target))  # softmax - onehot
         if bend is not None:
             p.addcmul_(p, bend.square_(), value=-1)  # d tanh = 1 - tanh^2
         if p is not piece:
             piece.copy_(p)
-    return torch.cat(nll)
+    return torch.cat(losses)

@@ -77,7 +77,7 @@ class Context(NamedTuple):
     turn: Tensor | None = None
     """:func:`rotation` of the positions"""
     blocks: bool = False
-    """attention.py attends, and knows the window; else torch's fused kernel"""
+    """causal_attention, which knows the window; else attention, which is given a mask"""
 
 
 class CausalSelfAttention(nn.Module):
@@ -99,7 +99,7 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2)
         if values is not None:
             mine, other = self.value_mix
-            v = mine * v + other * values.view_as(v)
+            v = (mine * v + other * values.view_as(v)).to(v.dtype)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, n_head, T, D)
         if self.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
@@ -240,7 +240,7 @@ class GPT(nn.Module):
         if not cfg.dropout:
             keys = None
         plain = mask is None and positions is None and cache is None
-        blocks = plain and (keys is not None or in_blocks_pays(idx.device, T))
+        blocks = plain and (keys is not None or in_blocks_pays(idx.device, min(T, cfg.window or T)))
         if cfg.window is not None and not blocks:
             mask = self._windowed(idx, positions, mask, cache)
         if positions is None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from reprogpt import checkpoint
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
+from reprogpt.dropout import row_keys
 from reprogpt.loss import nll
 from reprogpt.runtime import peak_flops, resolve_precision
 from tests.training import make_run, read_csv, train, write_tokens
@@ -34,9 +36,9 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
-def model(device: str) -> torch.nn.Module:
+def model(device: str, dropout: float = 0.0) -> torch.nn.Module:
     cfg = ModelConfig(architecture="gpt", n_layer=2, n_head=2, n_embd=128, block_size=64,
-                      dropout=0.0, bias=True, init_from=None)
+                      dropout=dropout, bias=True, init_from=None)
     built = build_model(cfg, VOCAB)
     built.init_weights(torch.Generator().manual_seed(0))
     return built.to(device)
@@ -48,6 +50,22 @@ def test_float32_on_the_gpu_is_float32_on_the_cpu() -> None:
     here = on_cpu.logits(on_cpu(idx))
     there = on_gpu.logits(on_gpu(idx.cuda())).cpu()
     torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dropout_drops_on_the_gpu_what_it_drops_on_the_cpu(dtype: torch.dtype) -> None:
+    idx = torch.randint(VOCAB, (2, 64), generator=torch.Generator().manual_seed(1))
+    keys = row_keys(1, 2, torch.arange(2))
+    on_cpu, on_gpu = model("cpu", 0.2), model("cuda", 0.2)
+    here = on_cpu(idx, keys)
+    with torch.autocast("cuda", dtype):
+        there = on_gpu(idx.cuda(), keys.cuda())
+    for x in (here, there):
+        x.float().square().sum().backward()
+    assert F.cosine_similarity(there.cpu().float().flatten(), here.flatten(), 0) > 0.999
+    for a, b in zip(on_gpu.parameters(), on_cpu.parameters()):
+        if a.grad is not None:
+            assert F.cosine_similarity(a.grad.cpu().flatten(), b.grad.flatten(), 0) > 0.98
 
 
 @pytest.mark.parametrize("backend", ["CUDNN_ATTENTION", "FLASH_ATTENTION", "MATH"])

@@ -32,9 +32,10 @@ from reprogpt.training.sharding import local, shard_model
 CPU_LOGIT_BYTES = 512 * 50304 * 4
 """Logits at a time on a CPU, 103 MB: 512 rows of GPT-2's vocabulary in float32, 1024 in bfloat16.
 Fewer rows make narrower products. On a GPU they are computed whole."""
-CPU_FLOPS, COMPILE_GAIN, COMPILE_SECONDS = 6e10, 0.1, 4.0
-"""What compiling is weighed by: float32 FLOP/s of a core, the part of the blocks' time that it
-saves, and its cost per layer (docs/speed.md has the measurements)."""
+COMPILE_SAVES, COMPILE_COSTS, COMPILE_WIDTH = 1e-6, 20.0, 384
+"""What compiling is weighed by on a CPU: the seconds that it saves a token and layer on one core,
+those that it costs a layer of up to 256 positions, and the n_embd beyond which it saves nothing,
+matrix products being all that counts (docs/speed.md has the measurements)."""
 CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
 """Where the search for runtime.micro_batch: auto begins, in tokens."""
 
@@ -203,7 +204,8 @@ def build_network(run: RunDir, process: Process, loader: Loader,
         raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the {rows} "
                          f"rows of {'the first' if growing else 'a'} batch; lower it or raise "
                          f"train.{key}")
-    return Network(model.to(device), process, cfg.seed, _resolve(run, process, loader, resolved),
+    resolved = process.from_first(_resolve(run, process, loader, resolved))
+    return Network(model.to(device), process, cfg.seed, resolved,
                    fsdp=cfg.runtime.parallel == "fsdp", growing=growing)
 
 
@@ -232,9 +234,6 @@ def pays(cfg: Config) -> bool:
     if m.architecture != "gpt" or not any(map(shutil.which, (os.environ.get("CXX", ""), "g++",
                                                             "clang++"))):
         return False
-    weights = 12 * m.n_layer * m.n_embd**2  # of the blocks, which is what gets compiled
-    rows = batch_sizes(cfg.train, m.block_size).before(cfg.train.max_steps)
-    tokens = rows * m.block_size
-    flops = tokens * (6 * weights + 12 * m.n_layer * m.block_size * m.n_embd)
-    seconds = flops / (CPU_FLOPS * torch.get_num_threads())
-    return seconds * COMPILE_GAIN > COMPILE_SECONDS * m.n_layer
+    tokens = batch_sizes(cfg.train, m.block_size).before(cfg.train.max_steps) * m.block_size
+    saved = tokens * COMPILE_SAVES / torch.get_num_threads()
+    return m.n_embd <= COMPILE_WIDTH and saved > COMPILE_COSTS * max(1, m.block_size / 256)
