@@ -67,7 +67,8 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
     yield (r := replace(r, name="padded vocabulary", multiple=64))
     yield (r := replace(r, name="fused AdamW", fused=True))
     if device.type == "cpu":  # not in the lecture: loss.py, head and loss in parts
-        yield (r := replace(r, name="loss in chunks", chunk=512))
+        rows = 1024 if r.precision == "bfloat16" else 512
+        yield (r := replace(r, name="loss in chunks", chunk=rows))
         yield (r := replace(r, name="attention in blocks", blocks=True))  # attention.py
     yield replace(r, name=f"{accumulate} micro-steps", accumulate=accumulate)
 

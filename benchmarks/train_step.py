@@ -203,7 +203,8 @@ def child(name: str, size: str, checkout: str, clock: str) -> None:
 
 def measure(size: str, names: dict[str, str], rounds: int, seconds: float, threads: int | None,
             clock: str) -> list[dict[str, Any]]:
-    """One row per contender: median ms a step, tokens per second, ratio to the reference."""
+    """One row per contender: median ms a step, tokens per second, and how many times as fast as
+    each other it is."""
     contenders = []
     try:
         for name, checkout in names.items():
@@ -258,6 +259,9 @@ def main() -> None:
         print("reprogpt in bfloat16 is left out: this processor only emulates it")
     names |= {name: "" for name in CONTENDERS
               if name.startswith("reprogpt") and not left_out & set(name.split(", "))}
+    if missing := set(args.only or ()) - set(names):
+        parser.error(f"--only {', '.join(sorted(missing))}: not on this machine, or not without "
+                     "the checkout that --nanogpt or --build-nanogpt names")
     names = {name: where for name, where in names.items() if name in (args.only or names)}
     print(heading())
     clock = "cpu" if args.cpu_time else "wall"
