@@ -31,7 +31,14 @@ from reprogpt.config import ModelConfig
 from reprogpt.loss import nll
 from reprogpt.optim import decay_groups
 from reprogpt.pictures import bars
-from reprogpt.runtime import autocast, computes_bfloat16, peak_flops, pick_device, synchronize
+from reprogpt.runtime import (
+    autocast,
+    computes_bfloat16,
+    keep_freed_memory,
+    peak_flops,
+    pick_device,
+    synchronize,
+)
 
 VOCAB = 50257
 LECTURE = {"float32": 1000, "TF32": 333, "bfloat16": 300, "compile": 130, "flash attention": 96,
@@ -85,11 +92,15 @@ def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Ca
                                   foreach=None if rung.fused else False)
     tokens = torch.randint(VOCAB, (rows, cfg.block_size + 1), device=device)
 
+    # A loss in chunks is a loop, which a compiler would only unroll: as in training, it stays out.
+    whole = rung.compile and rung.chunk is None
+    forward = torch.compile(model.forward, dynamic=False) if rung.compile and not whole else model
+
     def loss() -> torch.Tensor:
-        x = model(tokens[:, :-1])
+        x = forward(tokens[:, :-1])
         return nll(x, model.head_weight, tokens[:, 1:], VOCAB, rung.chunk) / tokens[:, 1:].numel()
 
-    run = torch.compile(loss, dynamic=False) if rung.compile else loss
+    run = torch.compile(loss, dynamic=False) if whole else loss
 
     def step() -> None:
         kernels = contextlib.nullcontext() if rung.flash else sdpa_kernel(SDPBackend.MATH)
@@ -121,6 +132,8 @@ def main() -> None:
     options = parse()
     device = pick_device(options.device)
     large = device.type == "cuda"
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
     rows, block = options.rows or (16 if large else 4), options.block or (1024 if large else 256)
     width, layers = options.width or (768 if large else 256), options.layers or (12 if large else 4)
     cfg = ModelConfig(architecture="gpt", n_layer=layers, n_head=width // 64, n_embd=width,
