@@ -21,6 +21,11 @@ GRACE_SECONDS = 40.0
 """After a signal: time for a checkpoint. torchrun itself kills its workers after 30 s."""
 
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""glibc asks for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md). It is
+read when a process starts; no effect where the system never gives them, or on another libc."""
+
+
 class TrainingFailed(RuntimeError):
     """The training did not finish; the message says why and how to go on."""
 
@@ -152,7 +157,7 @@ LAUNCHERS = {"torchrun": _torchrun, "slurm": _slurm}
 
 
 def _environment(run: RunDir) -> dict[str, str]:
-    env = dict(os.environ)
+    env = HUGE_PAGES | os.environ
     # The training processes import the code of this checkout, whatever is installed.
     source = str(Path(reprogpt.__file__).parents[1])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (source, env.get("PYTHONPATH"))))
