@@ -16,8 +16,8 @@ import pytest
 
 from reprogpt import checkpoint
 from reprogpt.config import ConfigError
+from reprogpt.launch import HUGE_PAGES, _environment, processes
 from reprogpt.launch import launch as start
-from reprogpt.launch import processes
 from reprogpt.training.run_dir import RunDir, runs_root
 from tests.training import (
     config,
@@ -311,6 +311,15 @@ def test_what_is_at_work_is_not_written_over(tmp_path: Path, tokens: Path) -> No
 def test_processes(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes(make_run(tmp_path, tokens, runtime={"nproc": 3})) == 3
     assert processes(make_run(tmp_path, tokens, runtime={"nproc": "auto"})) == 1
+
+
+def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(
+        tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, tokens)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert HUGE_PAGES.items() <= _environment(run).items()
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    assert _environment(run)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
 
 
 if __name__ == "__main__":
