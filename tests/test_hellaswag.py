@@ -54,15 +54,26 @@ def test_what_rows_share_is_computed_once():
     tree, = grow(0, [1, 2, 3], [[4, 5, 6], [4, 5, 7], [4, 8, 9], [6, 1, 1]], 12)
     # the context; 4, 5 and 4, 8 and 6, 1: nothing follows an ending's last token
     assert tree.tokens == [1, 2, 3, 4, 5, 8, 6, 1]
-    assert [tree.tokens[p] for p in tree.parents] == [3, 4, 4, 3, 6]
-    assert tree.depths == [3, 4, 4, 3, 4]
+    assert tree.depths == [0, 1, 2, 3, 4, 4, 3, 4]
+    # a node is seen from itself to its last descendant
+    assert [tree.tokens[i] for i in tree.last] == [1, 1, 1, 8, 5, 8, 1, 1]
+
+
+def test_nodes_are_in_preorder_whatever_the_order_of_endings():
+    tree, = grow(0, [1], [[4, 5, 0], [6, 1, 0], [4, 8, 0]], 12)
+    assert tree.tokens == [1, 4, 5, 8, 6, 1]
+    assert tree.last == [5, 3, 2, 3, 5, 5]
+    scored = {slot: [(tree.tokens[node], target) for node, target, s in
+                     zip(tree.nodes, tree.targets, tree.slots) if s == slot] for slot in range(3)}
+    assert scored == {0: [(1, 4), (4, 5), (5, 0)], 1: [(1, 6), (6, 1), (1, 0)],
+                      2: [(1, 4), (4, 8), (8, 0)]}
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))
 def test_batches_hold_every_tree_once_and_fit(sizes, eval_tokens):
     trees = [grow(i, [1] * n, [[1, 2], [2, 3]], 50)[0] for i, n in enumerate(sizes)]
     packed = list(batches(trees, eval_tokens))
-    slots = [tree.scored[0][2] for batch in packed for tree in batch]
+    slots = [tree.slots[0] for batch in packed for tree in batch]
     assert sorted(slots) == list(range(len(sizes)))
     for batch in packed:
         longest = max(len(tree.tokens) for tree in batch)
@@ -156,7 +167,7 @@ def test_processes_share_the_questions_also_unevenly(file):
     tokenizer = CharTokenizer(LETTERS)
     model = random_model(tokenizer.n_vocab, scale=0.3, block_size=128)
     questions = read_questions(file, tokenizer)
-    alone = answer(model, questions, ALONE, eval_tokens=300)
+    alone = answer(model, questions, ALONE, tokens=300)
     board, barrier, results = [], threading.Barrier(3), {}
     parts = [Part(rank, 3, torch.device("cpu")) for rank in range(3)]
     for part in parts:
@@ -164,7 +175,7 @@ def test_processes_share_the_questions_also_unevenly(file):
         object.__setattr__(part, "barrier", barrier)
 
     def work(part):
-        results[part.rank] = answer(model, questions, part, eval_tokens=300)
+        results[part.rank] = answer(model, questions, part, tokens=300)
 
     threads = [threading.Thread(target=work, args=(part,)) for part in parts]
     for thread in threads:

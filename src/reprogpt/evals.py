@@ -16,7 +16,7 @@ import torch
 from reprogpt.loss import MASKED
 from reprogpt.model import GPT
 from reprogpt.runtime import Process
-from reprogpt.scoring import EVAL_TOKENS, Head
+from reprogpt.scoring import Head, eval_tokens
 
 
 class Stream(Protocol):
@@ -67,7 +67,7 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
         raise ValueError(f"the validation split has {stream.n_tokens} tokens, of which val_tokens "
                          f"scores {total}: not one window of model.block_size = {block_size}; "
                          "hold out more text (tokenize.val_fraction), or raise val_tokens")
-    batch_rows = batch_rows or max(1, EVAL_TOKENS // block_size)
+    batch_rows = batch_rows or max(1, eval_tokens(process.device) // block_size)
     sums = torch.zeros(windows, 3, dtype=torch.float64)  # nll, targets, bytes of each window
     head: Head | None = None
     bytes_of = torch.from_numpy(np.asarray(token_bytes, dtype=np.int64))

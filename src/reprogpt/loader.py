@@ -21,6 +21,7 @@ from torch import Tensor
 from reprogpt.batch_sizes import BatchSizes
 from reprogpt.loss import MASKED
 from reprogpt.permutation import Permutation, draw
+from reprogpt.runtime import copy_to
 from reprogpt.shards import TokenStream
 
 STRETCH = 4096
@@ -58,12 +59,8 @@ class Batch:
         return replace(self, idx=self.idx[rows], targets=self.targets[rows], rows=self.rows[rows])
 
     def to(self, device: torch.device) -> "Batch":
-        """On ``device``; a copy to a GPU overlaps with what the GPU is doing."""
-        if device.type == "cpu":
-            return self
-        pin = device.type == "cuda"
-        idx, targets, rows = ((t.pin_memory() if pin else t).to(device, non_blocking=pin)
-                              for t in (self.idx, self.targets, self.rows))
+        """On ``device``."""
+        idx, targets, rows = (copy_to(x, device) for x in (self.idx, self.targets, self.rows))
         return replace(self, idx=idx, targets=targets, rows=rows)
 
 

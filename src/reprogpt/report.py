@@ -13,21 +13,21 @@ from reprogpt.hf import load_model
 from reprogpt.model import GPT
 from reprogpt.references import CHANCE, nearest
 from reprogpt.runtime import Process
-from reprogpt.scoring import EVAL_TOKENS
+from reprogpt.scoring import eval_tokens
 from reprogpt.shards import TokenStream, read_manifest
 from reprogpt.task_accuracy import GROUPS, accuracy
 from reprogpt.tokenizers import Tokenizer, load_tokenizer
 
 
-def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root: Path
+def evaluate(cfg: EvaluateConfig, process: Process, at_a_time: int | str, root: Path
              ) -> dict[str, Any]:
     """Scores root/models/gpt, writes root/metrics/{eval.json,hellaswag.jsonl}.
 
-    ``eval_tokens``: tokens through the model at a time, or "auto". Returns what eval.json holds.
+    ``at_a_time``: tokens through the model at a time, or "auto". Returns what eval.json holds.
     """
     model, model_cfg = load_model(root / "models/gpt", process.device)
     tokenizer = load_tokenizer(root / "models/gpt")
-    tokens = EVAL_TOKENS if isinstance(eval_tokens, str) else eval_tokens
+    tokens = eval_tokens(process.device) if isinstance(at_a_time, str) else at_a_time
     rows = max(1, tokens // model_cfg.block_size)
     validation = validation_loss(
         model, TokenStream(root / "data/tokens", "val"), tokenizer.token_bytes(), process,
@@ -56,7 +56,7 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
 
 
 def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: Process,
-               eval_tokens: int, root: Path) -> tuple[dict[str, Any], str]:
+               tokens: int, root: Path) -> tuple[dict[str, Any], str]:
     """The summary, and the records of metrics/hellaswag.jsonl."""
     if cfg.hellaswag_examples == 0:
         return {"examples": 0}, ""
@@ -64,7 +64,7 @@ def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: P
         model = model.bfloat16()  # cast once; this is the model's last use
     questions = read_questions(root / "data/hellaswag/hellaswag_val.jsonl",
                                tokenizer, cfg.hellaswag_examples)
-    answers = answer(model, questions, process, eval_tokens, progress=process.is_first)
+    answers = answer(model, questions, process, tokens, progress=process.is_first)
     lines = "".join(json.dumps(record) + "\n" for record in answers.lines())
     return answers.summary(), lines
 

@@ -180,6 +180,13 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
 
 
+def copy_to(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """x on ``device``; a copy to a GPU overlaps with what the GPU is doing."""
+    if device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done all it was given, so that a clock can be read."""
     if device.type == "cuda":

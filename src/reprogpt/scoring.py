@@ -15,14 +15,17 @@ from reprogpt.loss import MASKED, softcap
 from reprogpt.model import GPT
 from reprogpt.packing import Packed, packing_pays
 
-TILE_ROWS, TILE_VOCAB = 1024, 2048
-"""The logits that exist at a time: 1024 x 2048 float32 = 8 MB. Many rows, because the matrix
-product lays out every slice of the head anew for each group of rows, which at 128 rows took a
-quarter of the time; few words, so that the passes of the softmax find the tile in the cache."""
+TILES = {"cpu": (1024, 2048), "cuda": (4096, 1 << 20)}
+"""The logits that exist at a time, rows and words. On a CPU 8 MB of float32: many rows, because
+the matrix product lays out every slice of the head anew for each group of rows, which at 128 rows
+took a quarter of the time; few words, so that the passes of the softmax find the tile in the cache.
+A GPU wants few, large products: 0.8 GB at GPT-2's vocabulary, which goes whole."""
 
-EVAL_TOKENS = 1024
-"""Tokens that go through the model at a time, unless runtime.eval_tokens says otherwise. More make
-no matrix product faster, and waste more padding."""
+
+def eval_tokens(device: torch.device) -> int:
+    """Tokens that go through the model at a time, unless runtime.eval_tokens says otherwise. On a
+    CPU more make no matrix product faster, and waste more padding; a GPU idles with fewer."""
+    return 32768 if device.type == "cuda" else 1024
 
 
 class Head:
@@ -33,9 +36,10 @@ class Head:
     """
 
     def __init__(self, weight: Tensor, vocab_size: int, cap: float | None = None,
-                 tile: tuple[int, int] = (TILE_ROWS, TILE_VOCAB)) -> None:
+                 tile: tuple[int, int] | None = None) -> None:
         """weight (padded V, C), of which the padding does not count; ``cap``: see loss.softcap;
-        ``tile``: how many rows and words meet at a time."""
+        ``tile``: how many rows and words meet at a time, None for TILES'."""
+        tile = tile or TILES.get(weight.device.type, TILES["cpu"])
         if torch.is_autocast_enabled(weight.device.type):
             weight = weight.to(torch.get_autocast_dtype(weight.device.type))
         self._weight, self._cap, self._rows = weight.detach(), cap, tile[0]
