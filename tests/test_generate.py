@@ -5,6 +5,7 @@ import torch
 from small import model_config, random_ids, random_model
 
 from reprogpt import hf
+from reprogpt.decoding import FixedStep
 from reprogpt.generate import generate, invert_cdf, nucleus, penalize, sample, stream
 from reprogpt.packing import packed
 
@@ -56,6 +57,23 @@ def test_sampled_text_is_the_same_with_and_without_cache(model):
     a, b = (generate(model, PROMPTS, 30, seeds=[1, 2, 3], top_k=20, top_p=0.9, use_cache=cache,
                      repetition_penalty=1.2) for cache in (True, False))
     assert a == b
+
+
+SWITCHES = [{}, {"position": "rope", "qk_norm": True, "value_embeds": True, "x0_skip": True,
+                 "norm": "rmsnorm", "activation": "swiglu", "tied_head": False}]
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_a_step_of_fixed_size_writes_the_same(switches, monkeypatch):
+    model = random_model(VOCAB, scale=0.3, block_size=24, **switches)
+    rows, options = [*PROMPTS, PROMPTS[0]], {"seeds": [1, 2, 3, 4], "top_k": 20, "temperature": 0.9}
+    growing = generate(model, rows, 30, **options)  # beyond the block too
+    steps = []
+    compute = FixedStep._compute
+    monkeypatch.setattr(FixedStep, "_compute", lambda step: steps.append(1) or compute(step))
+    monkeypatch.setattr("reprogpt.generate.recordable", lambda model: True)
+    assert generate(model, rows, 30, **options) == growing
+    assert len(steps) == 24 - 7  # of the longest prompt's 7 tokens to the block's end
 
 
 def test_a_sample_depends_on_its_prompt_and_seed_alone(model):

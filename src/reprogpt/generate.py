@@ -1,7 +1,7 @@
 """Writing text: one token at a time, each computed once.
 
 ``stream`` is the loop; everything it decides with is a small pure function on logits. The keys and
-values of past positions are kept (:class:`KVCache`), so a new token costs one position instead of
+values of past positions are kept (decoding.py), so a new token costs one position instead of
 all of them. Each sequence draws from a generator of its own: what a sample says depends on its
 prompt and its seed, never on what shares its batch.
 """
@@ -11,37 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from reprogpt.decoding import FixedStep, KVCache, recordable
 from reprogpt.model import GPT
-
-
-class KVCache:
-    """Keys and values of the positions computed so far, in memory claimed once."""
-
-    def __init__(self, n_layer: int, capacity: int) -> None:
-        self.length = 0
-        self.capacity = capacity
-        self._k: list[Tensor | None] = [None] * n_layer
-        self._v: list[Tensor | None] = [None] * n_layer
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """New k, v (B, n_head, T, D) of a layer -> all of its k, v so far (B, n_head, S, D)."""
-        end = self.length + k.size(2)
-        assert end <= self.capacity, "more positions than the cache was made for"
-        whole_k, whole_v = self._k[layer], self._v[layer]
-        if whole_k is None or whole_v is None:
-            shape = (k.size(0), k.size(1), self.capacity, k.size(3))
-            whole_k = self._k[layer] = k.new_empty(shape)
-            whole_v = self._v[layer] = v.new_empty(shape)
-        whole_k[:, :, self.length:end] = k
-        whole_v[:, :, self.length:end] = v
-        if layer == len(self._k) - 1:
-            self.length = end
-        return whole_k[:, :, :end], whole_v[:, :, :end]
-
-    def repeat(self, rows: Tensor) -> None:
-        """Row i becomes what row ``rows[i]`` was: rows (B',) int64."""
-        self._k = [k if k is None else k[rows] for k in self._k]
-        self._v = [v if v is None else v[rows] for v in self._v]
 
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *,
@@ -115,6 +86,7 @@ class _Reader:
         self.device = model.head_weight.device
         self.pads = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
         self.cache: KVCache | None = None
+        self._fixed: FixedStep | None = None
         longest = max(map(len, rows), default=0)
         if use_cache and longest <= self.block_size:
             capacity = min(self.block_size, longest + max_new_tokens)
@@ -129,7 +101,7 @@ class _Reader:
         elif self.cache.length == 0:
             hidden = self._read_all(self.cache)
         else:
-            hidden = self._read_last(self.cache)
+            return self._read_last(self.cache)
         return self.model.logits(hidden[:, -1])
 
     def _read_all(self, cache: KVCache | None) -> Tensor:
@@ -152,14 +124,17 @@ class _Reader:
         return hidden[:, -1:][back]
 
     def _read_last(self, cache: KVCache) -> Tensor:
-        column = cache.length
         idx = torch.tensor([row[-1:] for row in self.rows], device=self.device)
+        if recordable(self.model):
+            self._fixed = self._fixed or FixedStep(self.model, cache, self.pads)
+            return self._fixed(idx)
         mask = None
         if self.pads.any():
-            columns = torch.arange(column + 1, device=self.device)
+            columns = torch.arange(cache.length + 1, device=self.device)
             mask = (columns >= self.pads[:, None])[:, None, None]  # (B, 1, 1, S)
-        positions = (column - self.pads)[:, None]
-        return self.model(idx, positions=positions, mask=mask, cache=cache)
+        positions = (cache.length - self.pads)[:, None]
+        hidden = self.model(idx, positions=positions, mask=mask, cache=cache)
+        return self.model.logits(hidden[:, -1])
 
     @staticmethod
     def _causal(width: int, pads: Tensor) -> Tensor:

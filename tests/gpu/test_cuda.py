@@ -14,6 +14,7 @@ from reprogpt import checkpoint
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
 from reprogpt.dropout import row_keys
+from reprogpt.generate import generate
 from reprogpt.loss import nll
 from reprogpt.runtime import peak_flops, resolve_precision
 from tests.training import make_run, read_csv, train, write_tokens
@@ -110,6 +111,15 @@ def test_a_resumed_run_is_a_straight_one(tmp_path: Path, tokens: Path) -> None:
     assert b is not None
     for name, value in a["model"].items():
         assert torch.equal(value, b["model"][name]), name
+
+
+@pytest.mark.parametrize("prompts", [[[1, 2, 3]], [[1, 2, 3], [4], [5, 6]]])
+def test_a_recorded_step_writes_what_no_cache_writes(prompts: list[list[int]]) -> None:
+    on_gpu = model("cuda").eval()
+    options = {"seeds": range(len(prompts)), "top_k": 20}
+    recorded, plain = (generate(on_gpu, prompts, 70, use_cache=cache, **options)
+                       for cache in (True, False))
+    assert recorded == plain
 
 
 def test_the_device_is_in_the_table_or_gives_no_mfu() -> None:
