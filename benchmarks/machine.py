@@ -8,16 +8,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
+CPU = torch.device("cpu")
 PACKAGES = ("torch", "numpy", "tiktoken", "riptoken", "transformers")
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores that may be used, load, date, versions."""
+def machine(device: torch.device = CPU) -> dict[str, Any]:
+    """GPU if it is one, processor, cores that may be used, load, date, versions."""
     found = Path("/proc/cpuinfo")
     lines = found.read_text().splitlines() if found.exists() else []
     names = (line.split(": ")[1] for line in lines if line.startswith("model name"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": next(names, platform.machine()), "cores": cores,
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return gpu | {"processor": next(names, platform.machine()), "cores": cores,
             "load": round(os.getloadavg()[0], 1), "date": str(datetime.date.today()),
             "python": platform.python_version(), **_versions()}
 
@@ -32,13 +36,13 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def heading() -> str:
+def heading(device: torch.device = CPU) -> str:
     """The machine in one line, for above a table."""
-    return ", ".join(f"{key} {value}" for key, value in machine().items())
+    return ", ".join(f"{key} {value}" for key, value in machine(device).items())
 
 
-def write(path: str | Path | None, rows: Any) -> None:
+def write(path: str | Path | None, rows: Any, device: torch.device = CPU) -> None:
     """``rows`` and the machine as JSON, where a path is given."""
     if path:
-        whole = {"machine": machine(), "rows": rows}
+        whole = {"machine": machine(device), "rows": rows}
         Path(path).write_text(json.dumps(whole, indent=2) + "\n")

@@ -140,7 +140,7 @@ def main() -> None:
                       block_size=block, dropout=0.0, bias=True, init_from=None)
     threads = torch.get_num_threads()
     name = torch.cuda.get_device_name(device) if large else f"CPU, {threads} threads"
-    print(heading())
+    print(heading(device))
     print(f"{layers} layers, {width} wide, {rows} x {block} tokens a micro-step, on {name}")
     if not large and not computes_bfloat16(device):
         print("without bfloat16, which this processor only emulates, slower than float32")
@@ -155,7 +155,7 @@ def main() -> None:
         mfu = f"{speed * flops / peak:8.1%}" if peak else f"{'':8}"
         lecture = LECTURE.get(rung.name, "")
         print(f"{rung.name:20}{seconds * 1000:9.1f}{speed:12,.0f}{mfu}{lecture:>12}", flush=True)
-    write(options.json, times)
+    write(options.json, times, device)
     if options.svg:
         steps = {k: v for k, v in times.items() if "micro" not in k}
         marks = LECTURE if large else {}

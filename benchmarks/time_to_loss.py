@@ -2,11 +2,14 @@
 
     python benchmarks/time_to_loss.py TOKENS [--preset modern-char] [--steps 220] [--seeds 1 2 3]
         [--target 1.90] [--nanogpt DIR] [--threads N] [--cpu-time] [--json FILE]
+    python benchmarks/time_to_loss.py TOKENS --preset modern-124m --device cuda --steps 120
+        --batch-tokens 65536 --val-tokens 1048576 --nanogpt DIR
 
 TOKENS is a folder of shards (data/tokens after `make preset NAME=modern-char; dvc repro tokenize`).
-Validation is the full sweep of the held-out split, outside the clock; it is taken at tenths of the
-run. nanoGPT trains its CPU character config: 4 layers, 4 heads, width 128, 12 rows of 64,
-2000 steps of AdamW, 1e-3 to 1e-4.
+Validation is a sweep of the held-out split, outside the clock as compilation is; it is taken at
+tenths of the run. nanoGPT trains the recipe that PEERS names for the preset, in its own loop:
+for modern-char its CPU character config; for modern-124m GPT-2's shape, compiled, bfloat16, 64 rows
+a step, over so many steps as a minute of an H200 may hold (``--peer-steps``).
 """
 
 import argparse
@@ -16,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
@@ -31,87 +34,139 @@ from reprogpt.config import Config, merge, read_yaml
 from reprogpt.evals import validation_loss
 from reprogpt.loader import Loader
 from reprogpt.optim import build_optimizer
-from reprogpt.runtime import Process, keep_freed_memory, resolve_precision, set_determinism
+from reprogpt.runtime import (
+    Process,
+    autocast,
+    keep_freed_memory,
+    pick_device,
+    resolve_precision,
+    set_determinism,
+    synchronize,
+)
 from reprogpt.shards import TokenStream
 from reprogpt.tokenizers import load_tokenizer
 from reprogpt.training.network import Network
 
 Run = Iterator[tuple[int, Callable[[], float]]]
-"""A training: yields (steps done, how to validate) after every step."""
+"""A training: yields (steps done, how to validate) when it is set up, and after every step."""
 
 
-def preset_run(tokens: Path, name: str, steps: int, seed: int) -> Run:
-    """The step of `reprogpt.train` with a preset's params."""
+class Peer(NamedTuple):
+    """A recipe of nanoGPT's: AdamW, warm-up, cosine."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    T: int
+    rows: int
+    steps: int
+    lr: float
+    warmup: int
+    beta2: float
+
+
+PEERS = {"modern-char": Peer(4, 4, 128, 64, 12, 2000, 1e-3, 100, 0.99),
+         "modern-124m": Peer(12, 12, 768, 1024, 64, 350, 6e-4, 50, 0.95)}
+
+
+def preset_run(tokens: Path, name: str, changes: dict[str, Any], device: torch.device,
+               val_tokens: int | None) -> Run:
+    """The step of `reprogpt.train` with a preset's params; compiled on a GPU."""
     base = read_yaml(ROOT / "presets/shakespeare.yaml")
-    overlay = merge(read_yaml(ROOT / f"presets/{name}.yaml"),
-                    {"train": {"max_steps": steps}, "seed": seed})
-    cfg = Config.parse(merge(base, overlay))
-    set_determinism(cfg.train.deterministic, "float32")
-    tokenizer, process = load_tokenizer(tokens / "tokenizer"), Process(0, 1, torch.device("cpu"))
+    cfg = Config.parse(merge(merge(base, read_yaml(ROOT / f"presets/{name}.yaml")), changes))
+    precision = resolve_precision(cfg.train.precision, device)
+    set_determinism(cfg.train.deterministic, precision)
+    tokenizer, process = load_tokenizer(tokens / "tokenizer"), Process(0, 1, device)
     model = build_model(cfg.model, tokenizer.n_vocab)
-    model.init_weights(torch.Generator().manual_seed(seed))
+    model.init_weights(torch.Generator().manual_seed(cfg.seed))
     loader = Loader(TokenStream(tokens, "train"), cfg.train.batch_tokens, cfg.model.block_size,
-                    seed, cfg.train.order)
-    precision = resolve_precision(cfg.train.precision, process.device)
-    resolved = {"precision": precision, "micro_batch": loader.sizes.full, "compile": False}
-    net = Network(model, process, seed, resolved)
+                    cfg.seed, cfg.train.order)
+    rows = max(1, min(loader.sizes.full, 131072 // cfg.model.block_size))
+    resolved = {"precision": precision, "micro_batch": rows, "compile": device.type == "cuda"}
+    net = Network(model.to(device), process, cfg.seed, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     held_out = TokenStream(tokens, "val")
 
     def validate() -> float:
-        return validation_loss(model, held_out, tokenizer.token_bytes(), process,
-                               val_tokens=held_out.n_tokens, block_size=cfg.model.block_size).loss
+        with autocast(device, precision if device.type == "cuda" else "float32"):
+            return validation_loss(model, held_out, tokenizer.token_bytes(), process,
+                                   val_tokens=val_tokens, block_size=cfg.model.block_size).loss
 
-    for step in range(steps):
-        net.update(loader.batch(step), step, optimizer, scaler, cfg.train)
+    net.warm_up(loader)
+    yield 0, validate
+    batches = loader.ahead(range(cfg.train.max_steps), 0, 1)
+    for step, batch in enumerate(batches):
+        net.update(batch.to(device), step, optimizer, scaler, cfg.train)
         yield step + 1, validate
 
 
-def nanogpt_run(tokens: Path, checkout: str, seed: int, steps: int = 2000) -> Run:
-    """nanoGPT's model, optimizer and schedule in its loop."""
-    module = nanogpt_module(checkout)
+def nanogpt_run(tokens: Path, checkout: str, seed: int, peer: Peer, device: torch.device,
+                val_tokens: int | None) -> Run:
+    """nanoGPT's model, optimizer and schedule in its loop; compiled and in bfloat16 on a GPU."""
+    module, on_gpu, T = nanogpt_module(checkout), device.type == "cuda", peer.T
     torch.manual_seed(seed)
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
     data = {}
     for split in ("train", "val"):
         stream = TokenStream(tokens, split)
-        data[split] = torch.from_numpy(stream.read(0, stream.n_tokens).astype("int64"))
+        count = min(stream.n_tokens, val_tokens or stream.n_tokens) if split == "val" else None
+        read = stream.read(0, count or stream.n_tokens)
+        data[split] = torch.from_numpy(read.astype("int64"))
     vocab_size = load_tokenizer(tokens / "tokenizer").n_vocab
-    model = module.GPT(module.GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, dropout=0.0,
-                                        bias=False, vocab_size=vocab_size))
-    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    model = module.GPT(module.GPTConfig(
+        n_layer=peer.n_layer, n_head=peer.n_head, n_embd=peer.n_embd, block_size=T, dropout=0.0,
+        bias=False, vocab_size=50304 if vocab_size == 50257 else vocab_size)).to(device)
+    optimizer = model.configure_optimizers(0.1, peer.lr, (0.9, peer.beta2), device.type)
+    forward = torch.compile(model) if on_gpu else model
+
+    def loss_of(idx: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        with autocast(device, "bfloat16" if on_gpu else "float32"):
+            loss: torch.Tensor = forward(idx.to(device), targets.to(device))[1]
+        return loss
 
     @torch.no_grad()
     def validate() -> float:
-        rows = (len(data["val"]) - 1) // 64
-        idx = data["val"][:rows * 64].view(rows, 64)
-        targets = data["val"][1:rows * 64 + 1].view(rows, 64)
-        return float(model(idx, targets)[1])
+        rows = (len(data["val"]) - 1) // T
+        rows -= rows % peer.rows  # whole batches: another shape would be compiled anew
+        idx, targets = (data["val"][first:rows * T + first].view(-1, peer.rows, T)
+                        for first in (0, 1))
+        return sum(float(loss_of(x, y)) for x, y in zip(idx, targets, strict=True)) / len(idx)
 
-    for step in range(steps):
-        starts = torch.randint(len(data["train"]) - 64, (12,))
-        both = torch.stack([data["train"][i:i + 65] for i in starts])
-        done = (step - 100) / (steps - 100)
-        lr = (1e-3 * (step + 1) / 101 if step < 100
-              else 1e-4 + 0.5 * (1 + math.cos(math.pi * done)) * 9e-4)
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        starts = torch.randint(len(data["train"]) - T, (peer.rows,)).tolist()
+        both = torch.stack([data["train"][i:i + T + 1] for i in starts])
+        return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+    if on_gpu:
+        loss_of(*draw()).backward()
+        model.zero_grad(set_to_none=True)
+    yield 0, validate
+    for step in range(peer.steps):
+        done = (step - peer.warmup) / (peer.steps - peer.warmup)
+        lr = peer.lr * ((step + 1) / (peer.warmup + 1) if step < peer.warmup
+                        else 0.1 + 0.45 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = lr
-        loss = model(both[:, :-1].contiguous(), both[:, 1:].contiguous())[1]
-        loss.backward()
+        loss_of(*draw()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield step + 1, validate
 
 
-def measure(run: Run, steps: int, target: float, now: Callable[[], float]) -> dict[str, Any]:
+def measure(run: Run, steps: int, target: float, now: Callable[[], float], device: torch.device
+            ) -> dict[str, Any]:
     """Seconds at the first validation at or below ``target``, and the run's last loss."""
     seconds, reached, loss, start = 0.0, None, math.nan, now()
     for step, validate in run:
-        seconds += now() - start
-        if step % max(1, steps // 10) == 0 or step == steps:
-            loss = validate()
-            if loss <= target and reached is None:
-                reached = seconds
+        synchronize(device)
+        if step:
+            seconds += now() - start
+            if step % max(1, steps // 10) == 0 or step == steps:
+                loss = validate()
+                if loss <= target and reached is None:
+                    reached = seconds
         start = now()
     return {"steps": steps, "val_loss": loss, "seconds": seconds, "seconds_to_target": reached}
 
@@ -119,37 +174,51 @@ def measure(run: Run, steps: int, target: float, now: Callable[[], float]) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("tokens", type=Path)
-    parser.add_argument("--preset", default="modern-char")
+    parser.add_argument("--preset", choices=PEERS, default="modern-char")
     parser.add_argument("--steps", type=int, default=220)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--target", type=float, default=1.90)
+    parser.add_argument("--target", type=float, default=1.90, help="without nanoGPT, whose last "
+                        "loss is the target otherwise")
+    parser.add_argument("--batch-tokens", type=int, help="instead of the preset's")
+    parser.add_argument("--val-tokens", type=int, help="of the held-out split; all without")
     parser.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT")
+    parser.add_argument("--peer-steps", type=int, help="instead of PEERS'")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cpu-time", action="store_true", help="count the processor's seconds")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    device, peer = pick_device(args.device), PEERS[args.preset]
+    peer = peer._replace(steps=args.peer_steps or peer.steps)
     now = time.process_time if args.cpu_time else time.perf_counter
+    train = {"max_steps": args.steps}
+    train |= {"batch_tokens": args.batch_tokens} if args.batch_tokens else {}
     rows = []
-    print(heading())
+    print(heading(device))
     print("| run | seed | steps | val loss | seconds | seconds to target |")
     print("|---|---:|---:|---:|---:|---:|")
     runs: list[tuple[str, int, int, Callable[[], Run]]] = []
     if args.nanogpt:
-        runs.append(("nanoGPT", 1, 2000, partial(nanogpt_run, args.tokens, args.nanogpt, 1)))
+        runs.append(("nanoGPT", 1, peer.steps, partial(nanogpt_run, args.tokens, args.nanogpt, 1,
+                                                       peer, device, args.val_tokens)))
     runs += [(args.preset, seed, args.steps,
-              partial(preset_run, args.tokens, args.preset, args.steps, seed))
+              partial(preset_run, args.tokens, args.preset, {"train": train, "seed": seed},
+                      device, args.val_tokens))
              for seed in args.seeds]
+    target = args.target
     for name, seed, steps, make in runs:
-        if name != "nanoGPT":
+        if name != "nanoGPT" and device.type == "cpu":
             keep_freed_memory()
-        row = {"run": name, "seed": seed} | measure(make(), steps, args.target, now)
+        row = {"run": name, "seed": seed} | measure(make(), steps, target, now, device)
+        if name == "nanoGPT":
+            target = row["val_loss"]
         rows.append(row)
         reached = row["seconds_to_target"]
         print(f"| {name} | {seed} | {steps} | {row['val_loss']:.4f} | {row['seconds']:.1f} | "
               f"{'not reached' if reached is None else f'{reached:.1f}'} |", flush=True)
-    write(args.json, rows)
+    write(args.json, rows, device)
 
 
 if __name__ == "__main__":
