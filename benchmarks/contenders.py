@@ -1,8 +1,8 @@
 """Whose training steps are compared: ours, the lecture's first, nanoGPT's, build-nanogpt's.
 
 Each is a function that builds a model on a device and returns its optimizer step: forward,
-backward, clip and update on a batch that is in memory, over as many micro-steps as the size has. Peers are
-taken from a checkout, and run as their own scripts run them on that kind of device.
+backward, clip and update on a batch that is in memory, over as many micro-steps as the size has.
+Peers are taken from a checkout, and run as their own scripts run them on that kind of device.
 """
 
 import ast

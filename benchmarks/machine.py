@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from reprogpt.encoding.executors import usable_cores
+
 CPU = torch.device("cpu")
 PACKAGES = ("torch", "numpy", "tiktoken", "riptoken", "transformers")
 
@@ -19,9 +21,8 @@ def machine(device: torch.device = CPU) -> dict[str, Any]:
     found = Path("/proc/cpuinfo")
     lines = found.read_text().splitlines() if found.exists() else []
     names = (line.split(": ")[1] for line in lines if line.startswith("model name"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return gpu | {"processor": next(names, platform.machine()), "cores": cores,
+    return gpu | {"processor": next(names, platform.machine()), "cores": usable_cores(),
             "load": round(os.getloadavg()[0], 1), "date": str(datetime.date.today()),
             "python": platform.python_version(), **_versions()}
 

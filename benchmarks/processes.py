@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from benchmarks.machine import heading, write
 from reprogpt.config import Config, merge, read_yaml
+from reprogpt.encoding.executors import usable_cores
 from reprogpt.launch import launch
 from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest
 from reprogpt.tokenizers import CharTokenizer
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=36)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     half = max(1, cores // 2)
     ways = {f"1 x {cores}": (1, cores), f"1 x {half}": (1, half), f"2 x {half}": (2, half)}
     results: dict[str, dict[str, float]] = {}

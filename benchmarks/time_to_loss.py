@@ -92,7 +92,7 @@ def preset_run(tokens: Path, name: str, changes: dict[str, Any], device: torch.d
             return validation_loss(model, held_out, tokenizer.token_bytes(), process,
                                    val_tokens=val_tokens, block_size=cfg.model.block_size).loss
 
-    net.warm_up(loader)
+    net.warm_up(loader, optimizer)
     yield 0, validate
     batches = loader.ahead(range(cfg.train.max_steps), 0, 1)
     for step, batch in enumerate(batches):

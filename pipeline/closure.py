@@ -22,6 +22,7 @@ EXEMPT = {
     "src/reprogpt/mirrors.py": "every file that it fetches is checked by sha256",
     "src/reprogpt/transfer.py": "how mirrors.py moves bytes; checked likewise",
     "src/reprogpt/launch.py": "how processes are started; results do not depend on the topology",
+    "src/reprogpt/encoding/executors.py": "how jobs are spread over cores; each does the same",
     "src/reprogpt/training/agent.py": "how processes are watched; what they compute is train.py's",
     "src/reprogpt/training/run_dir.py": "where a run is kept, not what is in it",
     "src/reprogpt/signals.py": "how a run is stopped; a resumed run ends with the same weights",

@@ -10,10 +10,11 @@ from pipeline import ROOT, stage
 def main() -> None:
     with stage("evaluate") as cfg:
         from reprogpt.report import evaluate
-        from reprogpt.runtime import process_group
+        from reprogpt.runtime import leave, process_group
 
         with process_group(cfg.runtime.device, cfg.runtime.timeout) as process:
             evaluate(cfg.evaluate, process, cfg.runtime.eval_tokens, ROOT)
+    leave()
 
 
 if __name__ == "__main__":

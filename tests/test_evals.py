@@ -72,8 +72,8 @@ class Share(Process):
         return values
 
 
-@pytest.mark.parametrize("batch_rows", [1, 3, 8, 100])
-def test_batch_and_processes_do_not_matter(batch_rows):
+@pytest.mark.parametrize("rows", [1, 3, 8, 100])
+def test_batch_and_processes_do_not_matter(rows):
     model, tokens = random_model(VOCAB), Tokens(100)
     reference = validation_loss(model, tokens, BYTES, ALONE, val_tokens=None, block_size=T)
     shares = []
@@ -81,7 +81,7 @@ def test_batch_and_processes_do_not_matter(batch_rows):
         part = Share(rank, 3, torch.device("cpu"))
         object.__setattr__(part, "seen", shares)
         validation_loss(model, tokens, BYTES, part, val_tokens=None, block_size=T,
-                        batch_rows=batch_rows)
+                        at_once=rows * T)
     sums = torch.stack(shares)
     assert ((sums[:, :, 1] != 0).sum(0) == 1).all()  # every window on exactly one process
     total = sums.sum((0, 1))

@@ -167,7 +167,7 @@ def test_processes_share_the_questions_also_unevenly(file):
     tokenizer = CharTokenizer(LETTERS)
     model = random_model(tokenizer.n_vocab, scale=0.3, block_size=128)
     questions = read_questions(file, tokenizer)
-    alone = answer(model, questions, ALONE, tokens=300)
+    alone = answer(model, questions, ALONE, at_once=300)
     board, barrier, results = [], threading.Barrier(3), {}
     parts = [Part(rank, 3, torch.device("cpu")) for rank in range(3)]
     for part in parts:
@@ -175,7 +175,7 @@ def test_processes_share_the_questions_also_unevenly(file):
         object.__setattr__(part, "barrier", barrier)
 
     def work(part):
-        results[part.rank] = answer(model, questions, part, tokens=300)
+        results[part.rank] = answer(model, questions, part, at_once=300)
 
     threads = [threading.Thread(target=work, args=(part,)) for part in parts]
     for thread in threads:

@@ -68,6 +68,22 @@ def test_each_singular_value_goes_through_the_quintic(shape: tuple[int, ...], sp
                                (u * s[:, None]) @ v, atol=5e-4, rtol=0)
 
 
+def test_a_loaded_state_lies_where_the_parameters_do() -> None:
+    """AdamW's counters too: a checkpoint is read on the CPU, and a fused step wants them beside
+    the moments. The device is meta, which is anywhere but there."""
+    def optimizer(device: str) -> Muon:
+        vector, matrix = (nn.Parameter(torch.ones(shape, device=device)) for shape in (4, (4, 4)))
+        return Muon([{"params": [vector]}, {"params": [matrix], "muon": True}], lr=0.1)
+
+    saved, loaded = optimizer("cpu"), optimizer("meta")
+    fill_gradients([p for group in saved.param_groups for p in group["params"]], 1)
+    saved.step()
+    loaded.load_state_dict(saved.state_dict())
+    tensors = [value for state in loaded.state.values() for value in state.values()]
+    assert len(tensors) == 4
+    assert all(value.is_meta for value in tensors)
+
+
 def test_q_k_and_v_are_three_matrices_to_torchs_muon() -> None:
     whole = nn.Parameter(torch.randn(24, 8))
     parts = [nn.Parameter(p.clone()) for p in whole.detach().chunk(3)]

@@ -81,6 +81,18 @@ def test_a_published_recipe_is_to_the_letter(name: str) -> None:
     assert (train.schedule, train.optimizer, model.dropout) == ("cosine", "adamw", 0.0)
 
 
+@pytest.mark.parametrize(("name", "steps", "rows"), [("char-cpu", 2000, 12),
+                                                     ("nanogpt-char", 5000, 64)])
+def test_nanogpt_s_character_runs(name: str, steps: int, rows: int) -> None:
+    """config/train_shakespeare_char.py of its repository, and what its README changes on a CPU."""
+    config = Config.parse(values_of(name, FOLDER))
+    train = config.train
+    assert train.batch_tokens == rows * config.model.block_size
+    assert (train.max_steps, train.warmup_steps, train.eval_interval) == (steps, 100, 250)
+    assert (train.lr, train.min_lr, train.beta1, train.beta2) == (1e-3, 1e-4, 0.9, 0.99)
+    assert (train.weight_decay, train.grad_clip, config.model.bias) == (0.1, 1.0, False)
+
+
 # Millions of parameters: OpenAI's own for GPT-2, the paper's table 2.1 for GPT-3.
 SIZES = {"gpt2-124m": 124.4, "gpt2-350m": 354.8, "gpt2-774m": 774.0, "gpt2-1558m": 1557.6,
          "gpt3-125m": 125, "gpt3-350m": 350, "gpt3-760m": 760, "gpt3-1b3": 1300, "gpt3-2b7": 2700,

@@ -208,8 +208,8 @@ def probes(root: Path, step: int, sample=None, **changes) -> Probes:
     train = TrainConfig(**{**TRAIN, "hellaswag_interval": 4, "hellaswag_examples": 3,
                            "sample_interval": 2, **changes})
     (root / "run").mkdir(exist_ok=True)
-    return Probes(train, sample or sampling(), 5, TOKENIZER, ALONE, step=step, run=root / "run",
-                  metrics=root / "metrics",
+    return Probes(train, sample or sampling(), 5, TOKENIZER, ALONE, at_once=64, step=step,
+                  run=root / "run", metrics=root / "metrics",
                   hellaswag_file=root / "data/hellaswag/hellaswag_val.jsonl")
 
 

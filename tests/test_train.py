@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from reprogpt import checkpoint
+from reprogpt.batch_sizes import BatchSizes
+from reprogpt.loader import Batch
 from reprogpt.runtime import Process
 from reprogpt.train import Trainer
 from reprogpt.training.journal import COLUMNS, Journal
@@ -231,17 +233,29 @@ def test_the_micro_batch_is_halved_until_it_fits(tmp_path: Path, tokens: Path,
     net = trainer.net
     net.process = Process(0, 1, torch.device("cuda"))
 
-    def throw_away(loader: object) -> None:
+    optimizer, rows, bytes_beside = trainer.optimizer, [], []
+
+    def throw_away(part: Batch, beside: int = 0) -> None:
+        rows.append(len(part.rows))
+        bytes_beside.append(beside)
         if net.micro_batch > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(net, "_throw_away", throw_away)
-    net.warm_up(trainer.loader)
+    net.warm_up(trainer.loader, optimizer)
     assert net.resolved["micro_batch"] == 1  # 12 -> 6 -> 3 -> 1
-    monkeypatch.setattr(net, "_throw_away", lambda loader: (_ for _ in ()).throw(
+    assert rows == [12, 6, 3, 1]
+    # not yet there in a first pass: accumulated gradients and AdamW's two moments, in float32
+    assert set(bytes_beside) == {12 * sum(p.numel() for p in net.model.parameters())}
+    net.resolved["micro_batch"] = 5
+    assert [len(part.rows) for part in net._extremes(trainer.loader)] == [4, 4]
+    net.resolved["micro_batch"] = 11
+    monkeypatch.setattr(trainer.loader, "sizes", BatchSizes(23))
+    assert [len(part.rows) for part in net._extremes(trainer.loader)] == [8, 7]
+    monkeypatch.setattr(net, "_throw_away", lambda *_: (_ for _ in ()).throw(
         torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(ValueError, match="out of memory with one row at a time"):
-        net.warm_up(trainer.loader)
+        net.warm_up(trainer.loader, optimizer)
 
 
 def test_a_count_of_tokens_is_written_whole(tmp_path: Path) -> None:

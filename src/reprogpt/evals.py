@@ -16,7 +16,7 @@ import torch
 from reprogpt.loss import MASKED
 from reprogpt.model import GPT
 from reprogpt.runtime import Process
-from reprogpt.scoring import Head, eval_tokens
+from reprogpt.scoring import Head, tokens_at_once
 
 
 class Stream(Protocol):
@@ -52,13 +52,14 @@ class Validation:
 
 @torch.no_grad()
 def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process: Process, *,
-                    val_tokens: int | None, block_size: int, batch_rows: int | None = None
+                    val_tokens: int | None, block_size: int, at_once: int | None = None
                     ) -> Validation:
     """The loss over the first ``val_tokens`` tokens of a split (None: all), shared among the
     processes; each returns the same figures.
 
     ``model`` is the bare network; ``token_bytes`` (n_vocab,) is the tokenizer's. Touches no
-    generator. ``batch_rows`` changes speed alone. Raises ValueError when there is not one window.
+    generator. ``at_once``, tokens through the model at a time, changes speed alone. Raises
+    ValueError when there is not one window.
     """
     total = stream.n_tokens if val_tokens is None else min(val_tokens, stream.n_tokens)
     # The last target is one past its window, so a split of exactly n windows holds n - 1.
@@ -67,7 +68,7 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
         raise ValueError(f"the validation split has {stream.n_tokens} tokens, of which val_tokens "
                          f"scores {total}: not one window of model.block_size = {block_size}; "
                          "hold out more text (tokenize.val_fraction), or raise val_tokens")
-    batch_rows = batch_rows or max(1, eval_tokens(process.device) // block_size)
+    batch_rows = max(1, (at_once or tokens_at_once(process.device)) // block_size)
     sums = torch.zeros(windows, 3, dtype=torch.float64)  # nll, targets, bytes of each window
     head: Head | None = None
     bytes_of = torch.from_numpy(np.asarray(token_bytes, dtype=np.int64))
@@ -80,7 +81,7 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
         nll = head.nll(hidden, targets.to(process.device))
         valid = targets != MASKED
         counted = torch.where(valid, bytes_of[targets.clamp(min=0)], 0)
-        here = (nll.double().sum(1).cpu(), valid.sum(1), counted.sum(1))
+        here = (nll.cpu().double().sum(1), valid.sum(1), counted.sum(1))  # MPS has no float64
         sums[first:first + rows] = torch.stack([s.double() for s in here], 1)
     nll_sum, count, byte_count = process.sum(sums).sum(0).tolist()
     nats = nll_sum / count if count else math.nan

@@ -35,7 +35,7 @@ class Text:
 
 
 def score_files(model: GPT, globs: Sequence[str], tokenizer: Tokenizer, process: Process,
-                root: Path, batch_rows: int) -> dict[str, dict[str, Any]]:
+                root: Path, at_once: int) -> dict[str, dict[str, Any]]:
     """By file: loss, bits_per_byte, tokens, and the sha256 of what was scored.
 
     Raises ConfigError for a glob that matches nothing, and for what is not UTF-8 text.
@@ -60,7 +60,7 @@ def score_files(model: GPT, globs: Sequence[str], tokenizer: Tokenizer, process:
                                   "remove it")
             found = validation_loss(model, text, tokenizer.token_bytes(), process,
                                     val_tokens=None, block_size=model.cfg.block_size,
-                                    batch_rows=batch_rows)
+                                    at_once=at_once)
             scores[name] = {
                 "loss": round(found.loss, 6), "bits_per_byte": round(found.bits_per_byte, 6),
                 "tokens": found.tokens, "sha256": hashlib.sha256(raw).hexdigest(),

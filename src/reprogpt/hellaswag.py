@@ -25,7 +25,7 @@ from tqdm import tqdm
 from reprogpt.model import GPT
 from reprogpt.packing import packed
 from reprogpt.runtime import Process
-from reprogpt.scoring import Head, eval_tokens
+from reprogpt.scoring import Head, tokens_at_once
 from reprogpt.tokenizers import CharTokenizer, Tokenizer
 from reprogpt.trees import batches, grow, score_batch
 
@@ -132,15 +132,15 @@ def _clean(text: str) -> str:
 
 
 def answer(model: GPT, questions: Sequence[Question], process: Process,
-           tokens: int | None = None, progress: bool = False) -> Answers:
+           at_once: int | None = None, progress: bool = False) -> Answers:
     """Scores questions, shared among the processes; every process returns all the answers.
-    ``tokens`` go through the model at a time; None for as many as suit the device.
+    ``at_once``: tokens through the model at a time; None for as many as suit the device.
 
     The model's own dtype is the precision of the matrices; sums are float32 and up. No generator
     is touched.
     """
     prompts = [p for q in questions for p in (q.plain, q.lm_eval)]
-    nll, cut = score(model, prompts, process, tokens, progress)
+    nll, cut = score(model, prompts, process, at_once, progress)
     pairs = nll.reshape(len(questions), 2, nll.shape[1])
     truncated = int(cut.reshape(-1, 2).any(1).sum())
     return Answers(questions, pairs[:, 0], pairs[:, 1], truncated)
@@ -148,7 +148,7 @@ def answer(model: GPT, questions: Sequence[Question], process: Process,
 
 @torch.no_grad()
 def score(model: GPT, prompts: Sequence[Prompt], process: Process,
-          tokens: int | None = None, progress: bool = False
+          at_once: int | None = None, progress: bool = False
           ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of nll of each prompt's endings (prompts, endings) float64, and which prompts had a
     row longer than block_size (prompts,) bool: such a row keeps its last tokens, as many as fit.
@@ -158,13 +158,13 @@ def score(model: GPT, prompts: Sequence[Prompt], process: Process,
              for tree in grow(i * width, p.context, p.endings, model.cfg.block_size)]
     sums = torch.zeros(len(prompts) * width, dtype=torch.float64)
     model, head = packed(model, many_rows=True), Head.of(model)
-    tokens = tokens or eval_tokens(process.device)
-    mine = list(batches(trees, tokens))[process.rank::process.world_size]
+    at_once = at_once or tokens_at_once(process.device)
+    mine = list(batches(trees, at_once))[process.rank::process.world_size]
     # The numbers leave the device at the end alone, so that trees are laid out while it computes.
     scored = [score_batch(model, head, batch, process.device) for batch in
               tqdm(mine, "HellaSwag", unit="batch", disable=not progress, leave=False)]
     for slots, nll in scored:
-        sums.index_add_(0, slots, nll.double().cpu())
+        sums.index_add_(0, slots, nll.cpu().double())
     cut = np.array([max(len(p.context) + len(e) for e in p.endings) - 1 > model.cfg.block_size
                     for p in prompts], dtype=bool)
     return process.sum(sums).view(-1, width).numpy(), cut

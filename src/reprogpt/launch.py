@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import reprogpt
+from reprogpt.encoding.executors import usable_cores
 from reprogpt.signals import SIGNALS, die_with_parent
 from reprogpt.training.run_dir import RunDir
 
@@ -62,15 +63,21 @@ def launch(run: RunDir) -> None:
         return
     if received:
         name = signal.Signals(received[0]).name
-        raise TrainingFailed(f"training stopped by {name}; its checkpoint is in runs/"
-                             f"{run.path.name}, and the same command continues from there")
+        raise TrainingFailed(f"training stopped by {name}; {_left(run)}")
     if status < 0:
         raise TrainingFailed(f"training was killed by {signal.Signals(-status).name} (is memory "
-                             "short?); the same command continues from the last checkpoint in "
-                             f"runs/{run.path.name}")
+                             f"short?); {_left(run)}")
     if status != 0:
-        raise TrainingFailed(f"training ended with status {status}, the reason is above; the same "
-                             f"command continues from the last checkpoint in runs/{run.path.name}")
+        raise TrainingFailed(f"training ended with status {status}, the reason is above; "
+                             f"{_left(run)}")
+
+
+def _left(run: RunDir) -> str:
+    """How a run that did not finish goes on."""
+    if any(run.path.glob("step_*.pt")):
+        return ("the same command continues from the last checkpoint in "
+                f"runs/{run.path.name}")
+    return "it had no checkpoint yet, and the same command starts it anew"
 
 
 def _wait(child: subprocess.Popen[bytes], run: RunDir, received: list[int]) -> int:
@@ -163,16 +170,11 @@ def _environment(run: RunDir) -> dict[str, str]:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (source, env.get("PYTHONPATH"))))
     # Restarts hang now and then when the rendezvous store is shared with the workers.
     env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    env.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes(run))))
+    env.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes(run))))
     env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if run.config.train.deterministic:
         env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return env
-
-
-def _cores() -> int:
-    """Cores this process may use (a container may have fewer than the machine)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main() -> int:

@@ -74,6 +74,9 @@ class Muon(torch.optim.Optimizer):
                     "eps": eps, "muon": False, "pieces": 1, "match_adamw": match_adamw}
         super().__init__(groups, defaults)
         self._dtype = dtype
+        for group in self.param_groups:
+            # torch reads it when a state is loaded: a fused step's counter lies on the device
+            group["fused"] = not group["muon"] and group["params"][0].device.type in ("cpu", "cuda")
         assert all(p.dim() == 2 for g in self.param_groups if g["muon"] for p in g["params"])
 
     @torch.no_grad()
@@ -149,9 +152,8 @@ class Muon(torch.optim.Optimizer):
                                  "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         beta1, beta2 = group["betas"]
         states = [self.state[p] for p in params]
-        fused = params[0].device.type in ("cpu", "cuda")
         adamw(params, [p.grad for p in params if p.grad is not None],
               [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [],
-              [s["step"] for s in states], fused=fused, amsgrad=False, beta1=beta1, beta2=beta2,
-              lr=group["lr"], weight_decay=group["weight_decay"],
+              [s["step"] for s in states], fused=group["fused"], amsgrad=False, beta1=beta1,
+              beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
               eps=group["eps"], maximize=False)

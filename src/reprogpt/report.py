@@ -13,25 +13,24 @@ from reprogpt.hf import load_model
 from reprogpt.model import GPT
 from reprogpt.references import CHANCE, nearest
 from reprogpt.runtime import Process
-from reprogpt.scoring import eval_tokens
+from reprogpt.scoring import tokens_at_once
 from reprogpt.shards import TokenStream, read_manifest
 from reprogpt.task_accuracy import GROUPS, accuracy
 from reprogpt.tokenizers import Tokenizer, load_tokenizer
 
 
-def evaluate(cfg: EvaluateConfig, process: Process, at_a_time: int | str, root: Path
+def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root: Path
              ) -> dict[str, Any]:
     """Scores root/models/gpt, writes root/metrics/{eval.json,hellaswag.jsonl}.
 
-    ``at_a_time``: tokens through the model at a time, or "auto". Returns what eval.json holds.
+    ``eval_tokens``: tokens through the model at a time, or "auto". Returns what eval.json holds.
     """
     model, model_cfg = load_model(root / "models/gpt", process.device)
     tokenizer = load_tokenizer(root / "models/gpt")
-    tokens = eval_tokens(process.device) if isinstance(at_a_time, str) else at_a_time
-    rows = max(1, tokens // model_cfg.block_size)
+    at_once = tokens_at_once(process.device, eval_tokens)
     validation = validation_loss(
         model, TokenStream(root / "data/tokens", "val"), tokenizer.token_bytes(), process,
-        val_tokens=cfg.val_tokens, block_size=model_cfg.block_size, batch_rows=rows)
+        val_tokens=cfg.val_tokens, block_size=model_cfg.block_size, at_once=at_once)
     result: dict[str, Any] = {
         "val_loss": round(validation.loss, 6),
         "val_perplexity": round(validation.perplexity, 4),
@@ -43,9 +42,10 @@ def evaluate(cfg: EvaluateConfig, process: Process, at_a_time: int | str, root: 
         stream = TokenStream(root / "data/tokens", "val")
         result["task"] = accuracy(corpus, model, tokenizer, stream)
     if cfg.suites.held_out:
-        result["held_out"] = score_files(model, cfg.suites.held_out, tokenizer, process, root, rows)
+        result["held_out"] = score_files(model, cfg.suites.held_out, tokenizer, process, root,
+                                         at_once)
     parameters = model.num_parameters()
-    result["hellaswag"], lines = _hellaswag(cfg, model, tokenizer, process, tokens, root)
+    result["hellaswag"], lines = _hellaswag(cfg, model, tokenizer, process, at_once, root)
     result["reference"] = {key: {"model": ref.name, **ref.scores}
                            for key, ref in nearest(parameters).items()}
     result["compared"] = _compared(result["hellaswag"].get("acc_norm"), parameters)
@@ -56,7 +56,7 @@ def evaluate(cfg: EvaluateConfig, process: Process, at_a_time: int | str, root: 
 
 
 def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: Process,
-               tokens: int, root: Path) -> tuple[dict[str, Any], str]:
+               at_once: int, root: Path) -> tuple[dict[str, Any], str]:
     """The summary, and the records of metrics/hellaswag.jsonl."""
     if cfg.hellaswag_examples == 0:
         return {"examples": 0}, ""
@@ -64,7 +64,7 @@ def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: P
         model = model.bfloat16()  # cast once; this is the model's last use
     questions = read_questions(root / "data/hellaswag/hellaswag_val.jsonl",
                                tokenizer, cfg.hellaswag_examples)
-    answers = answer(model, questions, process, tokens, progress=process.is_first)
+    answers = answer(model, questions, process, at_once, progress=process.is_first)
     lines = "".join(json.dumps(record) + "\n" for record in answers.lines())
     return answers.summary(), lines
 

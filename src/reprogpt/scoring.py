@@ -22,9 +22,11 @@ took a quarter of the time; few words, so that the passes of the softmax find th
 A GPU wants few, large products: 0.8 GB at GPT-2's vocabulary, which goes whole."""
 
 
-def eval_tokens(device: torch.device) -> int:
-    """Tokens that go through the model at a time, unless runtime.eval_tokens says otherwise. On a
-    CPU more make no matrix product faster, and waste more padding; a GPU idles with fewer."""
+def tokens_at_once(device: torch.device, setting: int | str = "auto") -> int:
+    """Tokens that go through the model at a time, by runtime.eval_tokens. For "auto": on a CPU
+    more make no matrix product faster, and waste more padding; a GPU idles with fewer."""
+    if not isinstance(setting, str):
+        return setting
     return 32768 if device.type == "cuda" else 1024
 
 
@@ -43,7 +45,9 @@ class Head:
         if torch.is_autocast_enabled(weight.device.type):
             weight = weight.to(torch.get_autocast_dtype(weight.device.type))
         self._weight, self._cap, self._rows = weight.detach(), cap, tile[0]
-        slices = self._weight[:vocab_size].split(tile[1])
+        # Whole tiles are the faster product: the padding is multiplied, and then left out.
+        self._words = [min(tile[1], vocab_size - start) for start in range(0, vocab_size, tile[1])]
+        slices = self._weight.split(tile[1])[:len(self._words)]
         self._products = [Packed(part) if packing_pays(part, many_rows=True)
                           else partial(F.linear, weight=part) for part in slices]
 
@@ -61,7 +65,8 @@ class Head:
         result = hidden.new_empty(len(hidden), dtype=torch.float32)
         for x, part in zip(hidden.to(self._weight.dtype).split(self._rows),
                            result.split(self._rows), strict=True):
-            sums = [_log_sum_exp(product(x), self._cap) for product in self._products]
+            sums = [_log_sum_exp(product(x), words, self._cap)
+                    for product, words in zip(self._products, self._words, strict=True)]
             torch.logsumexp(torch.stack(sums), 0, out=part)
         return result
 
@@ -87,9 +92,10 @@ class Head:
         return result.view(targets.shape)
 
 
-def _log_sum_exp(logits: Tensor, cap: float | None) -> Tensor:
-    """logits (N, V) -> (N,) float32; overwrites them."""
+def _log_sum_exp(logits: Tensor, words: int, cap: float | None) -> Tensor:
+    """logits (N, padded V), of which the first ``words`` count -> (N,) float32; overwrites them."""
     logits = logits.float() if cap is None else softcap(logits.float(), cap)
+    logits[:, words:] = float("-inf")
     top = logits.amax(1)
     torch.softmax(logits, 1, out=logits)  # one pass in the cache; the largest is at least 1 / V
     return top - logits.amax(1).log_()

@@ -6,12 +6,10 @@ Everything that decides the weights is in RUN_DIR/run.json, the shards and the n
 """
 
 import math
-import os
 import sys
-import time
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,15 +24,17 @@ from reprogpt.optim import build_optimizer, lr_at
 from reprogpt.runtime import (
     Process,
     autocast,
+    leave,
     numerics,
     peak_flops,
     process_group,
     set_determinism,
-    synchronize,
 )
+from reprogpt.scoring import tokens_at_once
 from reprogpt.shards import TokenStream
 from reprogpt.signals import StopSignals, die_with_parent
 from reprogpt.tokenizers import load_tokenizer
+from reprogpt.training.clock import Clock
 from reprogpt.training.journal import Journal, Row, write_metrics
 from reprogpt.training.network import Network, build_network
 from reprogpt.training.probes import Probes
@@ -77,7 +77,7 @@ class Trainer:
             self.model, train, self.cfg.runtime.shard_optimizer and process.world_size > 1)
         self.scaler = torch.amp.GradScaler(process.device.type,
                                            enabled=self.net.resolved["precision"] == "float16")
-        self.seconds = 0.0
+        self.clock = Clock(process.device)
         self.best: dict[str, float] | None = None
         self.recent = recent_losses(train.eval_interval)
         rows: list[Row] = []
@@ -86,13 +86,14 @@ class Trainer:
         self.journal = Journal(Path(run.paths.csv) if process.is_first else None, rows)
         self.watch = LossWatch(self.loader, run.path, train.max_loss_spike,
                                self.scaler.is_enabled())
+        self.at_once = tokens_at_once(process.device, self.cfg.runtime.eval_tokens)
         self.probes = Probes(train, self.cfg.sample, self.cfg.seed, tokenizer, process,
-                             step=self.step, run=run.path, metrics=run.paths.probes,
+                             at_once=self.at_once, step=self.step, run=run.path,
+                             metrics=run.paths.probes,
                              hellaswag_file=Path(run.paths.hellaswag))
         self._pending: list[Tensor] = []
         self._saved = self.step if state is not None else -1
-        self._tick = time.perf_counter()
-        self._tick_step = self.step
+        self._logged = self.step
 
     def run(self) -> None:
         """Trains to max_steps, then writes the model and metrics/train.json."""
@@ -100,8 +101,9 @@ class Trainer:
         steps = range(self.step, cfg.max_steps)
         bar = tqdm(total=cfg.max_steps, initial=self.step, unit="step", desc="train",
                    disable=not process.is_first, mininterval=0.5)
-        self.net.warm_up(self.loader)
-        self._start_clock()
+        if steps:
+            self.net.warm_up(self.loader, self.optimizer)
+        self.clock.start()
         with StopSignals() as stop, bar:
             if self.step == 0:
                 self._log(self._evaluate())
@@ -134,18 +136,15 @@ class Trainer:
     def _log(self, val_loss: float = math.nan) -> None:
         """Writes the row of the current step, after checking every step since the last one."""
         losses, norm = self._flush()
-        now = time.perf_counter()
-        elapsed = now - self._tick
-        self.seconds += elapsed
+        elapsed = self.clock.lap()
         tokens = self.loader.tokens(self.step)
-        new = tokens - self.loader.tokens(self._tick_step)
+        new, self._logged = tokens - self.loader.tokens(self._logged), self.step
         self.journal.write({
-            "step": self.step, "tokens": tokens, "seconds": self.seconds, "grad_norm": norm,
+            "step": self.step, "tokens": tokens, "seconds": self.clock.seconds, "grad_norm": norm,
             "train_loss": losses[-1] if losses else math.nan, "val_loss": val_loss,
             "lr": lr_at(self.step - 1, self.cfg.train) if self.step else math.nan,
             "tokens_per_second": new / elapsed if new else math.nan,
         })
-        self._start_clock()
 
     def _flush(self) -> tuple[list[float], float]:
         """The global mean losses of the steps since the last flush, and the last gradient norm.
@@ -166,50 +165,47 @@ class Trainer:
         return losses, norms[-1]
 
     def _evaluate(self) -> float:
-        self._stop_clock()
-        with autocast(self.process.device, self.net.precision):
-            loss = validation_loss(self.model, self.val_stream, self.token_bytes, self.net.apart,
-                                   val_tokens=self.cfg.train.val_tokens,
-                                   block_size=self.cfg.model.block_size).loss
-        if self.cfg.train.keep == "best" and loss < (self.best or {"loss": math.inf})["loss"]:
-            self.best = {"loss": loss, "step": self.step}
-            best = {"model": model_state(self.model, self.process)}
-            if self.process.is_first:
-                checkpoint.save(self.run_dir.path, f"best_{self.step:06d}", best)
-        self._resume_clock()
+        with self.clock.stopped():
+            with autocast(self.process.device, self.net.precision):
+                loss = validation_loss(self.model, self.val_stream, self.token_bytes,
+                                       self.net.apart, val_tokens=self.cfg.train.val_tokens,
+                                       block_size=self.cfg.model.block_size,
+                                       at_once=self.at_once).loss
+            if self.cfg.train.keep == "best" and loss < (self.best or {"loss": math.inf})["loss"]:
+                self.best = {"loss": loss, "step": self.step}
+                best = {"model": model_state(self.model, self.process)}
+                if self.process.is_first:
+                    checkpoint.save(self.run_dir.path, f"best_{self.step:06d}", best)
         return loss
 
     def _probe(self) -> None:
         if self.probes.due(self.step):
-            self._stop_clock()
-            self.probes(self.step, self.model)
-            self._resume_clock()
+            with self.clock.stopped():
+                self.probes(self.step, self.model)
 
     def _save(self) -> None:
         if self._saved == self.step:
             return
-        self._stop_clock()
-        self._flush()  # never save a state that is not finite
-        state = {
-            "step": self.step, "model": model_state(self.model, self.process),
-            "optimizer": optimizer_state(self.optimizer, self.process),
-            "scaler": self.scaler.state_dict(),
-            "seconds": self.seconds + self._stopped_at - self._tick, "best": self.best,
-            "rows": self.journal.rows, "recent": list(self.recent),
-            "resolved": self.net.resolved, "numerics": self._numerics(),
-        }
-        if self.process.is_first:
-            checkpoint.save(self.run_dir.path, f"step_{self.step:06d}", state)
-            best = int(self.best["step"]) if self.best else None
-            checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints, best)
+        with self.clock.stopped() as seconds:
+            self._flush()  # never save a state that is not finite
+            state = {
+                "step": self.step, "model": model_state(self.model, self.process),
+                "optimizer": optimizer_state(self.optimizer, self.process),
+                "scaler": self.scaler.state_dict(), "seconds": seconds, "best": self.best,
+                "rows": self.journal.rows, "recent": list(self.recent),
+                "resolved": self.net.resolved, "numerics": self._numerics(),
+            }
+            if self.process.is_first:
+                checkpoint.save(self.run_dir.path, f"step_{self.step:06d}", state)
+                best = int(self.best["step"]) if self.best else None
+                checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints, best)
         self._saved = self.step
-        self._resume_clock()
 
     def _restore(self, state: dict[str, Any]) -> list[Row]:
         load_model_state(self.model, state["model"])
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.seconds, self.best = state["seconds"], state["best"]
+        self.clock, self.best = Clock(self.process.device, state["seconds"]), state["best"]
         self.recent.extend(state["recent"])
         changed = [f"{k} {v} -> {self._numerics()[k]}" for k, v in state["numerics"].items()
                    if self._numerics().get(k) != v]
@@ -234,7 +230,8 @@ class Trainer:
         hf.save_model(Path(self.run_dir.paths.model), model, self.cfg.model,
                       Path(self.run_dir.paths.tokens) / "tokenizer")
         tokens = self.loader.tokens(self.step)
-        speed = tokens / self.seconds if self.seconds else math.nan
+        seconds = self.clock.seconds
+        speed = tokens / seconds if seconds else math.nan
         peak = peak_flops(self.process.device)
         recent = list(self.recent)[-cfg.eval_interval:]
         flops = self.model.flops_per_token(self.cfg.model.block_size)
@@ -244,23 +241,10 @@ class Trainer:
             "unused_tokens": self.loader.unused_tokens,
             "train_loss": sum(recent) / len(recent) if recent else math.nan,
             "val_loss": self.best["loss"] if self.best else self.journal.last("val_loss"),
-            "tokens_per_second": speed, "seconds": self.seconds,
+            "tokens_per_second": speed, "seconds": seconds,
             "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
             "parameters": self.model.num_parameters(), "fingerprint": self.run_dir.path.name,
         })
-
-    # The clock runs while tokens are trained on: not while validating or saving.
-
-    def _start_clock(self) -> None:
-        synchronize(self.process.device)
-        self._tick, self._tick_step = time.perf_counter(), self.step
-
-    def _stop_clock(self) -> None:
-        synchronize(self.process.device)
-        self._stopped_at = time.perf_counter()
-
-    def _resume_clock(self) -> None:
-        self._tick += time.perf_counter() - self._stopped_at
 
 
 class Stopped(Exception):
@@ -271,13 +255,13 @@ def main() -> int:
     """Runs one process; the exit status is 0 when the run is finished."""
     die_with_parent()
     run = RunDir.open(Path(sys.argv[1]))
-    started = False
+    started, micro_batch = False, run.config.runtime.micro_batch
     try:
         with process_group(run.config.runtime.device, run.config.runtime.timeout) as process:
             if process.is_first:  # a group that is started again writes everything again
                 run.done.unlink(missing_ok=True)
             trainer = Trainer(run, process)
-            started = True
+            started, micro_batch = True, trainer.net.micro_batch
             trainer.run()
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
@@ -286,8 +270,8 @@ def main() -> int:
         run.failure.write_text(str(error))
         return 1
     except torch.OutOfMemoryError as error:
-        run.failure.write_text("out of memory: set runtime.micro_batch lower than it is "
-                               f"(or to auto); no result depends on it ({str(error)[:120]})")
+        run.failure.write_text(f"out of memory: set runtime.micro_batch, which was {micro_batch}, "
+                               f"lower; no result depends on it ({str(error)[:120]})")
         return 1
     except Exception as error:
         if not started:  # nor is it when the run cannot even be built
@@ -295,14 +279,6 @@ def main() -> int:
                                    f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         raise
     return 0
-
-
-def leave(status: int) -> NoReturn:
-    """Ends the process at once: everything is on the disk, and taking the group apart can hang
-    (see runtime.process_group)."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 if __name__ == "__main__":

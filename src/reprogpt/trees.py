@@ -86,8 +86,8 @@ def _tree(rows: list[tuple[list[int], int]], trunk: int) -> Tree:
     return tree
 
 
-def batches(trees: Sequence[Tree], eval_tokens: int) -> Iterator[list[Tree]]:
-    """Trees of similar size together, as many as fill eval_tokens when padded to the longest.
+def batches(trees: Sequence[Tree], at_once: int) -> Iterator[list[Tree]]:
+    """Trees of similar size together, as many as fill at_once when padded to the longest.
 
     The longest come first: a batch that does not fit in memory fails at once. A batch that is half
     full ends where the next tree would be an eighth padding: matrix products lose less by fewer
@@ -97,8 +97,8 @@ def batches(trees: Sequence[Tree], eval_tokens: int) -> Iterator[list[Tree]]:
     for tree in sorted(trees, key=lambda t: (t.branches, len(t.tokens)), reverse=True):
         if batch:
             size = len(batch[0].tokens)
-            full = (len(batch) + 1) * size > eval_tokens
-            empty = 8 * len(tree.tokens) < 7 * size and 2 * len(batch) * size > eval_tokens
+            full = (len(batch) + 1) * size > at_once
+            empty = 8 * len(tree.tokens) < 7 * size and 2 * len(batch) * size > at_once
             if full or empty or batch[0].branches != tree.branches:
                 yield batch
                 batch = []

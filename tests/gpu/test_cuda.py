@@ -97,11 +97,13 @@ def test_a_deterministic_run_repeats_itself_bit_by_bit(tmp_path: Path, tokens: P
     assert first == second
 
 
-def test_a_resumed_run_is_a_straight_one(tmp_path: Path, tokens: Path) -> None:
-    changes = {"device": "cuda", "compile": False, "keep_checkpoints": 20}
-    straight = make_run(tmp_path / "straight", tokens, runtime=changes)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_is_a_straight_one(tmp_path: Path, tokens: Path, optimizer: str) -> None:
+    changes = {"runtime": {"device": "cuda", "compile": False, "keep_checkpoints": 20},
+               "train": {"optimizer": optimizer}}
+    straight = make_run(tmp_path / "straight", tokens, **changes)
     train(straight)
-    broken = make_run(tmp_path / "broken", tokens, runtime=changes)
+    broken = make_run(tmp_path / "broken", tokens, **changes)
     train(broken)
     for step in checkpoint.steps(broken.path)[1:]:
         (broken.path / f"step_{step:06d}.pt").unlink()

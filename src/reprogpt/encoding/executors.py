@@ -10,11 +10,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def usable_cores() -> int:
+    """Cores this process may use: a container may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def worker_count(workers: int | str) -> int:
     """`runtime.workers` as a number: auto is one per core that this process may use."""
-    if isinstance(workers, int):
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers if isinstance(workers, int) else usable_cores()
 
 
 class Processes:

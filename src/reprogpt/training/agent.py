@@ -13,9 +13,12 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
+from reprogpt.signals import die_with_parent
+
 
 def main() -> int:
     """The exit status: 0, that of the first process that failed, or 128 + the signal."""
+    die_with_parent()
     for part in ("agent.server.api", "multiprocessing.api"):
         logging.getLogger(f"torch.distributed.elastic.{part}").setLevel(logging.ERROR)
     try:

@@ -27,7 +27,7 @@ from reprogpt.optim import lr_at, set_lr
 from reprogpt.runtime import DTYPES, Process, autocast, resolve_precision
 from reprogpt.shards import read_manifest
 from reprogpt.training.run_dir import RunDir
-from reprogpt.training.sharding import local, shard_model
+from reprogpt.training.sharding import local, local_numel, shard_model
 
 CPU_LOGIT_BYTES = 512 * 50304 * 4
 """Logits at a time on a CPU, 103 MB: 512 rows of GPT-2's vocabulary in float32, 1024 in bfloat16.
@@ -64,7 +64,7 @@ class Network:
                  fsdp: bool = False, growing: bool = False) -> None:
         """``growing``: the rows at a time change from step to step (train.batch_ramp)."""
         self.model, self.process, self.seed, self.resolved = model, process, seed, resolved
-        self.fsdp, self.growing = fsdp and process.world_size > 1, growing
+        self.fsdp, self.growing = fsdp, growing
         if self.fsdp:
             shard_model(model)
         on_cpu, compiled = process.device.type == "cpu", bool(resolved["compile"])
@@ -137,52 +137,65 @@ class Network:
         optimizer.zero_grad(set_to_none=True)
         return torch.stack([share, norm.float()])
 
-    def warm_up(self, loader: Loader) -> None:
-        """Two throw-away passes, so that every start of a run, first or resumed, computes alike.
+    def warm_up(self, loader: Loader, optimizer: torch.optim.Optimizer) -> None:
+        """Throw-away passes, so that every start of a run, first or resumed, computes alike.
 
         DDP rebuilds its buckets after its first backward pass, which changes the order of its
         sums: without these, a resumed run would differ in the last bits from a straight one.
         They also find a micro-batch that fits, and pay for compilation before the clock starts.
         """
-        while not self._fits(loader):
-            if self.micro_batch == 1:
-                raise ValueError("out of memory with one row at a time: lower model.block_size "
-                                 "or the model, or use a larger device")
-            self.resolved["micro_batch"] = self.micro_batch // 2
+        self._fit_micro_batch(loader, optimizer)
         if self.process.world_size > 1 and not self.fsdp:
             self._step = DistributedDataParallel(self._step, gradient_as_bucket_view=True,
                                                  static_graph=True)
-            for _ in range(2):  # both synchronous: static_graph refuses a first pass without
-                self._throw_away(loader)
-        elif self.resolved["compile"]:
-            self._throw_away(loader)
+        if self.process.world_size > 1 or self.resolved["compile"]:
+            for part in self._extremes(loader):  # DDP's: both synchronous, as static_graph wants
+                self._throw_away(part)
         # What exists now exists to the end: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
 
-    def _fits(self, loader: Loader) -> bool:
-        """One pass without the group; False when any process ran out of memory."""
+    def _fit_micro_batch(self, loader: Loader, optimizer: torch.optim.Optimizer) -> None:
+        """Halves the micro-batch until a pass on a GPU fits beside all that a step needs."""
+        while not self._fits(self._extremes(loader)[0], 4 if optimizer.state else 12):
+            if self.micro_batch == 1:
+                raise ValueError("out of memory with one row at a time: lower model.block_size "
+                                 "or the model, or use a larger device")
+            self.resolved["micro_batch"] = self.micro_batch // 2
+
+    def _fits(self, part: Batch, bytes_a_parameter: int) -> bool:
+        """One pass without the group; False when any process ran out of memory. Held meanwhile:
+        what a pass alone does not have, gradients (4 bytes) and the optimizer's moments (8)."""
         if self.process.device.type != "cuda":
             return True
+        parameters = sum(local_numel(p) for p in self.model.parameters())
         try:
-            self._throw_away(loader)
+            self._throw_away(part, bytes_a_parameter * parameters)
             full = False
         except torch.OutOfMemoryError:
             full = True
         if full:
             self.model.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         return not self.process.any(full)
 
-    def _throw_away(self, loader: Loader) -> None:
+    def _extremes(self, loader: Loader) -> tuple[Batch, Batch]:
+        """The largest and the smallest part of a batch, which is cut as evenly as can be: what is
+        compiled for both is compiled for all. As many on every process: passes are joint ones."""
         process = self.process
         batch = loader.batch(loader.sizes.settled, process.rank, process.world_size)
-        part = next(batch.micro_steps(self.micro_batch))
+        parts = sorted(batch.micro_steps(self.micro_batch), key=lambda part: len(part.rows))
         if self.growing:  # some step on the way has as many rows at a time as there may be
-            part = batch[:self.micro_batch]
-        part = part.to(process.device)
+            parts.append(batch[:self.micro_batch])
+        return parts[-1], parts[0]
+
+    def _throw_away(self, part: Batch, beside: int = 0) -> None:
+        """A pass without consequences, with so many bytes of the device taken meanwhile."""
+        held = torch.empty(beside, dtype=torch.uint8, device=self.process.device)
+        part = part.to(self.process.device)
         self(part.idx, part.targets, row_keys(self.seed, 0, part.rows)).backward()
         self.model.zero_grad(set_to_none=True)
+        del held
 
 
 def build_network(run: RunDir, process: Process, loader: Loader,
@@ -205,8 +218,9 @@ def build_network(run: RunDir, process: Process, loader: Loader,
                          f"rows of {'the first' if growing else 'a'} batch; lower it or raise "
                          f"train.{key}")
     resolved = process.from_first(_resolve(run, process, loader, resolved))
-    return Network(model.to(device), process, cfg.seed, resolved,
-                   fsdp=cfg.runtime.parallel == "fsdp", growing=growing)
+    fsdp = cfg.runtime.parallel == "fsdp" and process.world_size > 1
+    # Sharding brings a block at a time to the device, which may not hold all of them.
+    return Network(model if fsdp else model.to(device), process, cfg.seed, resolved, fsdp, growing)
 
 
 def _resolve(run: RunDir, process: Process, loader: Loader, known: dict[str, Any]

@@ -24,15 +24,17 @@ SCORES = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
 class Probes:
     """``probes(step, model)`` after each step: mostly does nothing. All processes must call it.
 
-    ``step``: the step that training starts or resumes at. ``run`` is the run's folder, ``metrics``
+    ``at_once``: tokens of an evaluation that go through the model at a time. ``step``: the step
+    that training starts or resumes at. ``run`` is the run's folder, ``metrics``
     where train_hellaswag.csv and train_samples.md go.
     """
 
     def __init__(self, train: TrainConfig, sample: SampleConfig, seed: int, tokenizer: Tokenizer,
-                 process: Process, *, step: int, run: Path, metrics: str,
+                 process: Process, *, at_once: int, step: int, run: Path, metrics: str,
                  hellaswag_file: Path) -> None:
         self.train, self.sample, self.seed = train, sample, seed
         self.tokenizer, self.process, self.metrics = tokenizer, process, metrics
+        self.at_once = at_once
         self._file = run / "probes.jsonl"
         self._records: list[dict[str, Any]] = []
         if self._file.exists():
@@ -51,7 +53,8 @@ class Probes:
         """
         record: dict[str, Any] = {"step": step}
         if self._questions is not None and _due(step, self.train.hellaswag_interval):
-            record["hellaswag"] = answer(model, self._questions, self.process).summary()
+            record["hellaswag"] = answer(model, self._questions, self.process,
+                                         self.at_once).summary()
             record["parameters"] = model.num_parameters()
         if _due(step, self.train.sample_interval) and self.process.is_first:
             record["prompts"] = read_prompts(self.sample)

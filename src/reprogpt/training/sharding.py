@@ -46,6 +46,11 @@ def local(value: Tensor) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
+def local_numel(parameter: Tensor) -> int:
+    """How many numbers of a parameter lie on this process."""
+    return parameter.to_local().numel() if hasattr(parameter, "to_local") else parameter.numel()
+
+
 def model_state(model: nn.Module, process: Process) -> dict[str, Any]:
     """The model's whole state, on the first process. All must call it."""
     state: dict[str, Any] = whole(dict(model.state_dict()), process)
