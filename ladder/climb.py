@@ -6,41 +6,29 @@
 
 import os
 import sys
+from functools import partial
 
 from ladder.rungs import DVC_FILE, METRICS, MODELS, SAMPLES, TOKENS, params
-from pipeline import ROOT
+from pipeline import ROOT, stage
 from pipeline.sealed import Seal
 from pipeline.train import train
-from reprogpt.config import Config, ConfigError
+from reprogpt.config import Config
 from reprogpt.training.run_dir import Paths
 
 SMALL = 64
 """Below this width a thread costs more than its share of the work saves."""
 
 
-def main(rung: str) -> int:
-    """0; 1 when an input changed meanwhile or training failed; 2 for bad params."""
-    try:
-        seal = Seal.take(f"climb@{rung}", DVC_FILE)
-        cfg = params(rung)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if cfg.model.n_embd < SMALL:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    paths = Paths(tokens=str(TOKENS), init=str(ROOT / "ladder/data/init"),
-                  model=str(MODELS / rung), csv=str(METRICS / f"{rung}.csv"),
-                  json=str(MODELS / f"{rung}.json"))
-    try:
-        train(cfg, paths, seal.sources)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    measure(rung, cfg, paths)
-    if broken := seal.broken():
-        print(broken, file=sys.stderr)
-        return 1
-    return 0
+def main(rung: str) -> None:
+    name = f"climb@{rung}"
+    with stage(name, DVC_FILE, partial(params, rung)) as cfg:
+        if cfg.model.n_embd < SMALL:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        paths = Paths(tokens=str(TOKENS), init=str(ROOT / "ladder/data/init"),
+                      model=str(MODELS / rung), csv=str(METRICS / f"{rung}.csv"),
+                      json=str(MODELS / f"{rung}.json"))
+        train(cfg, paths, Seal.take(name, DVC_FILE).sources)
+        measure(rung, cfg, paths)
 
 
 def measure(rung: str, cfg: Config, paths: Paths) -> None:
@@ -76,4 +64,4 @@ def measure(rung: str, cfg: Config, paths: Paths) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

@@ -5,12 +5,10 @@
 
 import json
 import math
-import sys
 from typing import Any
 
 from ladder.rungs import DVC_FILE, METRICS, SAMPLES, names, params
-from pipeline import ROOT
-from pipeline.sealed import Seal
+from pipeline import ROOT, stage
 from reprogpt.files import write_bytes
 from reprogpt.pictures import bars
 
@@ -40,20 +38,15 @@ from.
 """
 
 
-def main() -> int:
-    """0; 1 when an input changed meanwhile."""
-    seal = Seal.take("page", DVC_FILE)
-    rungs = {name: json.loads((METRICS / f"{name}.json").read_text()) for name in names()}
-    curves = {name: _curve(name) for name in names()}
-    out = ROOT / "ladder"
-    write_bytes(out / "ladder.csv", _figures(rungs).encode())
-    write_bytes(out / "curves.csv", _columns(curves).encode())
-    write_bytes(out / "ladder.svg", drawing(rungs).encode())
-    write_bytes(out / "page.md", page(rungs).encode())
-    if broken := seal.broken():
-        print(broken, file=sys.stderr)
-        return 1
-    return 0
+def main() -> None:
+    with stage("page", DVC_FILE, params):
+        rungs = {name: json.loads((METRICS / f"{name}.json").read_text()) for name in names()}
+        curves = {name: _curve(name) for name in names()}
+        out = ROOT / "ladder"
+        write_bytes(out / "ladder.csv", _figures(rungs).encode())
+        write_bytes(out / "curves.csv", _columns(curves).encode())
+        write_bytes(out / "ladder.svg", drawing(rungs).encode())
+        write_bytes(out / "page.md", page(rungs).encode())
 
 
 def page(rungs: dict[str, dict[str, Any]]) -> str:
@@ -102,4 +95,4 @@ def _columns(curves: dict[str, dict[int, float]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

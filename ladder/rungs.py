@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline import ROOT
-from reprogpt.config import Config, merge, read_yaml
+from reprogpt.config import Config, ConfigError, merge, read_yaml
 
 FOLDER = Path("ladder")
 DVC_FILE = FOLDER / "dvc.yaml"
@@ -25,7 +25,5 @@ def params(rung: str | None = None) -> Config:
     shared = read_yaml(PARAMS_FILE)
     rungs = shared.pop("rungs")
     if rung is not None and rung not in rungs:
-        from reprogpt.config import ConfigError
-
         raise ConfigError(f"{PARAMS_FILE}: rungs has no {rung}; there are: {', '.join(rungs)}")
     return Config.parse(merge(shared, rungs[rung] if rung else {}), source=str(PARAMS_FILE))

@@ -7,7 +7,7 @@ the main workspace's code instead of the experiment's.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -41,19 +41,19 @@ def load_params(path: Path = PARAMS_FILE) -> Config:
 
 
 @contextmanager
-def stage(name: str, dvc_file: Path = DVC_FILE, params: Path = PARAMS_FILE) -> Iterator[Config]:
-    """Runs the body of stage ``name`` between the border and the seal.
+def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = load_params
+          ) -> Iterator[Config]:
+    """Runs the body of stage ``name`` of ``dvc_file`` between the border and the seal.
 
-    Yields the params. Bad ones, or a ConfigError out of the body, end in one line and exit code
-    2; the first before the stage touched a file. Any other ValueError, which is how the library
-    says what is wrong with a file, ends in one line and exit code 1; so does an edit of the
-    stage's params or code while the body ran (see sealed.py). Import what is slow inside the body:
-    the seal then stands before the code is read.
+    Yields what ``params`` loads. Bad ones, or a ConfigError out of the body, end in one line and
+    exit code 2; the first before the stage touched a file. Any other ValueError, which is how the
+    library says what is wrong with a file, ends in one line and exit code 1; so does an edit of
+    the stage's params or code while the body ran (see sealed.py). Import what is slow inside the
+    body: the seal then stands before the code is read.
     """
     try:
         seal = Seal.take(name, dvc_file)
-        config = load_params(params)
-        yield config
+        yield params()
     except ConfigError as error:
         # DVC deletes a stage's outs before it starts the stage; `make repro` asks pipeline.check
         # before that, plain `dvc repro` does not.

@@ -63,7 +63,7 @@ class Muon(torch.optim.Optimizer):
     in c_attn), each orthogonalized by itself. ``match_adamw`` scales an update to the size of
     AdamW's (Liu et al., 2025: 0.2 sqrt(max(rows, columns))) instead of sqrt(rows / columns).
     With several processes each orthogonalizes its share of the matrices; the results are those of
-    one process, bit for bit, and every process keeps the whole state.
+    one process, on a CPU bit for bit, and every process keeps the whole state.
     """
 
     def __init__(self, groups: list[Group], *, lr: float, weight_decay: float = 0.0,
