@@ -5,6 +5,7 @@ processes: with an editable install, a stage run by `dvc exp run --temp` would o
 the main workspace's code instead of the experiment's.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,9 +24,11 @@ if _inherited.split(os.pathsep)[0] != SRC:
 
 from pipeline.sealed import Seal  # noqa: E402
 from reprogpt.config import Config, ConfigError  # noqa: E402 (the path comes first)
+from reprogpt.files import unwritable  # noqa: E402
 
 __all__ = ["ROOT", "load_params", "stage"]
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 RESTORED = "; then `dvc repro` also brings back what DVC has just removed, if it was run before"
@@ -47,8 +50,9 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
 
     Yields what ``params`` loads. Bad ones, or a ConfigError out of the body, end in one line and
     exit code 2; the first before the stage touched a file. Any other ValueError, which is how the
-    library says what is wrong with a file, ends in one line and exit code 1; so does an edit of
-    the stage's params or code while the body ran (see sealed.py). Import what is slow inside the
+    library says what is wrong with a file, ends in one line and exit code 1; so do a disk that is
+    full or may not be written, and an edit of the stage's params or code while the body ran (see
+    sealed.py). Import what is slow inside the
     body: the seal then stands before the code is read.
     """
     try:
@@ -61,6 +65,12 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
         _stop(f"{error}{RESTORED if under_dvc else ''}", 2)
     except ValueError as error:
         _stop(str(error), 1)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        _stop(f"{name}: {unwritable(error)}", 1)
+    except KeyboardInterrupt:
+        _stop(f"{name}: interrupted; the same command goes on from what is finished", 130)
     broken = seal.broken()
     if broken:
         _stop(broken, 1)

@@ -6,13 +6,16 @@
 import sys
 
 from pipeline import PARAMS_FILE, load_params
+from pipeline.machine import check_machine, check_slurm
 from reprogpt.config import ConfigError
 
 
 def main() -> int:
     """0, or 2 after one line on standard error."""
     try:
-        load_params(PARAMS_FILE)
+        cfg = load_params(PARAMS_FILE)
+        check_machine(cfg)
+        check_slurm(cfg, "tokenize_executor", "local")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,10 +1,12 @@
 """Stage tokenize: data/raw -> data/tokens (uint16 shards, manifest.json, the tokenizer)."""
 
 from pipeline import ROOT, stage
+from pipeline.machine import check_slurm
 
 
 def main() -> None:
     with stage("tokenize") as cfg:
+        check_slurm(cfg, "tokenize_executor", "local")
         from reprogpt.tokenization import tokenize
 
         manifest = tokenize(cfg.tokenize, ROOT / "data/raw", ROOT / "data/tokens",

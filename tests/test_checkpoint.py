@@ -1,6 +1,9 @@
 """Checkpoints: whole or not there, whatever happens to the disk."""
 
+import errno
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +61,22 @@ def test_a_write_that_breaks_off_leaves_the_one_before(tmp_path: Path) -> None:
         checkpoint.save(tmp_path, "step_000006", state(6) | {"bad": Unpicklable()})
     assert checkpoint.steps(tmp_path) == [3]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_told_by_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                              ) -> None:
+    """torch says of it that a position is unexpected."""
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 1000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Full(path, mode))
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.save(tmp_path, "step_000001", {"weights": torch.zeros(10_000)})
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == []
 
 
 def test_prune_keeps_the_last_and_the_best(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """params.yaml is checked at the border: what is wrong is said in one line, with the fix."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reprogpt.config import ARCHITECTURES, CORPORA, Config, ConfigError, read_yaml
+from reprogpt.config import ARCHITECTURES, CORPORA, Config, ConfigError, merge, read_yaml
 from tests.conftest import ROOT
 
 BASE = read_yaml(ROOT / "presets/shakespeare.yaml")
@@ -90,6 +91,10 @@ BAD = [
     ("download.corpus", "files", "must name at least one glob"),
     ("download.corpus", "shakespear", "download.corpus=shakespear must be shakespeare, "),
     ("model.architecture", "gtp", "did you mean gpt?"),
+    ("runtime.nproc", 9, "=9 must be at most 8, the rows of train.batch_tokens; lower it"),
+    ("model.architecture", "bigram", "must be char for model.architecture bigram"),
+    ("train.muon_lr", 0.02, "=0.02 is read by optimizer muon alone; leave it out"),
+    ("train.decay_fraction", 0.5, "=0.5 is read by schedule wsd alone"),
     ("tokenize.val_tokens", 5, "cannot be both set or both null"),
     ("tokenize.val_fraction", None, "cannot be both set or both null"),
 ]
@@ -97,6 +102,19 @@ BAD = [
 
 # Names that are the same in every process, or two of them cannot share the tests.
 NAMES = [f"{key}={'missing' if value is MISSING else value}" for key, value, _ in BAD]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("qk_norm", True, "model.qk_norm=true is a switch of model.architecture gpt, which multihead "
+     "has not; leave it out"),
+    ("dropout", 0.5, "model.dropout=0.5 must be 0.0: multihead drops nothing"),
+    ("bias", False, "model.bias=false must be true"),
+])
+def test_a_rung_has_no_switches(key: str, value: Any, said: str) -> None:
+    values = merge(edited("model.architecture", "multihead"), {"tokenize": {"encoding": "char"}})
+    Config.parse(values)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Config.parse(merge(values, {"model": {key: value}}))
 
 
 @pytest.mark.parametrize(("key", "value", "said"), BAD, ids=NAMES)

@@ -20,7 +20,7 @@ from reprogpt.corpora import Corpus, download
 from reprogpt.corpus.collect import Budget, Source, collect
 from reprogpt.corpus.corpus_files import read_file
 from reprogpt.corpus.hellaswag_source import HELLASWAG
-from reprogpt.corpus.hub import MARKER, fetch_model
+from reprogpt.corpus.hub import SOURCE, fetch_model
 from reprogpt.corpus.plays import render_play
 from reprogpt.corpus.raw import Document, read_documents, read_meta
 from reprogpt.mirrors import Local, Mirrored, cache_dir
@@ -442,7 +442,7 @@ def test_tracking_only_the_manifest_leaves_shards_in_the_cache(tmp_path):
 
 def test_initial_weights_are_a_marker_or_a_model_without_pickles(tmp_path):
     fetch_model(None, tmp_path / "init")
-    assert [p.name for p in (tmp_path / "init").iterdir()] == [MARKER]
+    assert [p.name for p in (tmp_path / "init").iterdir()] == [SOURCE]
     model = tmp_path / "model"
     model.mkdir()
     for name in ("config.json", "pytorch_model.bin", "notes.txt"):
@@ -451,5 +451,6 @@ def test_initial_weights_are_a_marker_or_a_model_without_pickles(tmp_path):
         fetch_model(str(model), tmp_path / "init")
     (model / "model.safetensors").write_bytes(b"weights")
     fetch_model(str(model), tmp_path / "init")
-    assert sorted(p.name for p in (tmp_path / "init").iterdir()) == ["config.json",
-                                                                    "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "init").iterdir()) == [
+        "config.json", SOURCE, "model.safetensors"]
+    assert (tmp_path / "init" / SOURCE).read_text() == f"{model}\n"

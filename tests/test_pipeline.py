@@ -184,6 +184,20 @@ def test_a_config_error_inside_a_stage_is_one_line_and_exit_code_2(checkout: Pat
     assert (done.returncode, done.stderr) == (2, "said plainly\n")
 
 
+@pytest.mark.parametrize(("raised", "code", "said"), [
+    ("OSError(28, 'No space left on device', 'metrics/x')", 1,
+     "sample: metrics/x: No space left on device; free some space, then the same command goes on "
+     "from what is finished\n"),
+    ("KeyboardInterrupt", 130,
+     "sample: interrupted; the same command goes on from what is finished\n"),
+])
+def test_a_disk_and_ctrl_c_are_one_line_too(checkout: Path, raised: str, code: int, said: str
+                                            ) -> None:
+    script = f"from pipeline import stage\nwith stage('sample'):\n    raise {raised}\n"
+    done = run("python", "-c", script, cwd=checkout)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_a_stage_imports_this_checkout_whatever_is_installed(checkout: Path) -> None:
     script = ("import os, pipeline, reprogpt, subprocess, sys\n"
               "print(reprogpt.__file__)\n"

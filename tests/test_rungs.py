@@ -54,7 +54,7 @@ def test_three_ways_to_average_the_past_are_one(B: int, T: int, C: int, seed: in
 
 
 def test_exercise_1_heads_in_one_product_equal_the_loop_over_heads() -> None:
-    cfg = config(bias=False)
+    cfg = config(architecture="gpt", bias=False)
     loop, batched, gpt2 = MultiHead(cfg), Heads(cfg), CausalSelfAttention(cfg, layer=0)
     with torch.no_grad():
         rows = [torch.cat([getattr(head, part).weight for head in loop.heads])

@@ -23,23 +23,31 @@ class _Hashing(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.sha256.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:  # torch would say that a position is unexpected
+            self.error = error
+            raise
 
 
 def save(run: Path, name: str, state: dict[str, Any]) -> Path:
-    """Writes ``state`` as ``run/name.pt`` with its checksum beside it."""
+    """Writes ``state`` as ``run/name.pt`` with its checksum beside it. Raises OSError."""
     path = run / f"{name}.pt"
     with replacing(path) as temporary:
         with temporary.open("wb") as file:
             # A file object, because torch.save(path) would put the path's name into the bytes.
             hashing = _Hashing(file)
-            torch.save(state, hashing)  # type: ignore[arg-type]
+            try:
+                torch.save(state, hashing)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                raise hashing.error or error from None
         write_bytes(path.with_suffix(".sha256"), hashing.sha256.hexdigest().encode())
     return path
 

@@ -74,6 +74,24 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_row_for_everyone(self) -> Self:
+        ramp, nproc = self.train.batch_ramp, self.runtime.nproc
+        key, tokens = (("batch_ramp.start_tokens", ramp.start_tokens) if ramp else
+                       ("batch_tokens", self.train.batch_tokens))
+        rows = tokens // self.model.block_size
+        if isinstance(nproc, int) and nproc > rows > 0:
+            raise ValueError(f"runtime.nproc||must be at most {rows}, the rows of train.{key}||"
+                             f"lower it, or raise train.{key}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_table_of_pairs(self) -> Self:
+        if self.model.architecture == "bigram" and self.tokenize.encoding == "gpt2":
+            raise ValueError("tokenize.encoding||must be char for model.architecture bigram, whose "
+                             "table of pairs would have 2.5 billion numbers||set it to char")
+        return self
+
+    @model_validator(mode="after")
     def _whole_windows(self) -> Self:
         block = self.model.block_size
         for key, tokens in (("train.val_tokens", self.train.val_tokens),

@@ -4,6 +4,7 @@ Outs of a stage may be hard links into DVC's cache, so nothing here ever writes 
 file: a temporary one in the same folder is filled, synced, and moved over the name.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -81,3 +82,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def unwritable(error: OSError, where: str = "") -> str:
+    """What the system said of a file, as one line with the fix; ``where`` if it names none."""
+    fixes = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
+             errno.EROFS: "make it writable", errno.EACCES: "change its permissions"}
+    fix = fixes.get(error.errno or 0, "put that right")
+    name = error.filename if isinstance(error.filename, str) else where
+    return (f"{name}: {error.strerror or error}; {fix}, then the same command goes on from what is "
+            "finished")

@@ -111,7 +111,13 @@ def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
     """
     weights = source if isinstance(source, Weights) else read_weights(source)
     cfg: ModelConfig = model.cfg  # type: ignore[assignment]
-    _check_shape(cfg, int(model.vocab_size), weights)  # type: ignore[arg-type]
+    check_shape(cfg, weights.cfg, weights.source)
+    vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
+    if vocab_size != weights.vocab_size:
+        raise ValueError(f"params.yaml: tokenize.encoding gives {vocab_size} tokens but "
+                         f"{weights.source} has {weights.vocab_size}; use the encoding it was "
+                         "trained with")
+    assert weights.tensors["wte.weight"].size(0) <= padded_vocab(vocab_size)
     left = dict(weights.tensors)
     for name, p in _state(model).items():
         if name not in left:
@@ -139,6 +145,16 @@ def read_weights(path: str | Path) -> Weights:
     Raises ValueError (one line) for what is not there, not safetensors, or not a GPT-2.
     """
     path = Path(path)
+    config, cfg = read_config(path)
+    tensors = _read_safetensors(path)
+    if config.get("model_type") != OWN_TYPE:
+        tensors = from_gpt2(tensors, cfg.bias, path)
+    return Weights(cfg, config["vocab_size"], tensors, str(path))
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
+    """A model directory's config.json, and the section model that it stands for. Raises ValueError
+    (one line) for what is not there, or not a GPT-2."""
     if not (path / "config.json").is_file():
         raise ValueError(f"{path}: no config.json; give a model directory in the Hugging Face "
                          "layout (config.json, model.safetensors)")
@@ -148,13 +164,9 @@ def read_weights(path: str | Path) -> Weights:
         raise ValueError(f"{path}/config.json: is damaged ({error}); make or fetch the model "
                          "again") from None
     if config.get("model_type") == OWN_TYPE:
-        cfg = ModelConfig.model_validate(config[OWN_TYPE])
-        tensors = _read_safetensors(path)
-    else:
-        check_gpt2(config, path)
-        cfg = _from_config(config)
-        tensors = from_gpt2(_read_safetensors(path), cfg.bias, path)
-    return Weights(cfg, config["vocab_size"], tensors, str(path))
+        return config, ModelConfig.model_validate(config[OWN_TYPE])
+    check_gpt2(config, path)
+    return config, _from_config(config)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -216,21 +228,16 @@ def _load(path: Path) -> dict[str, Tensor]:
                          "again") from None
 
 
-def _check_shape(cfg: ModelConfig, vocab_size: int, weights: Weights) -> None:
-    theirs = weights.cfg
+def check_shape(cfg: ModelConfig, theirs: ModelConfig, source: str | Path) -> None:
+    """Raises ValueError where a model of ``cfg`` cannot start from one of ``theirs``."""
     free = {"block_size", "dropout", "init_from"}
     for key in (name for name in ModelConfig.model_fields if name not in free):
         if getattr(cfg, key) != getattr(theirs, key):
             raise ValueError(f"params.yaml: model.{key}={getattr(cfg, key)} must be "
-                             f"{getattr(theirs, key)}, that of {weights.source}; correct it")
+                             f"{getattr(theirs, key)}, that of {source}; correct it")
     if cfg.block_size > theirs.block_size:
         raise ValueError(f"params.yaml: model.block_size={cfg.block_size} must be at most "
-                         f"{theirs.block_size}, the positions of {weights.source}; lower it")
-    if vocab_size != weights.vocab_size:
-        raise ValueError(f"params.yaml: tokenize.encoding gives {vocab_size} tokens but "
-                         f"{weights.source} has {weights.vocab_size}; use the encoding it was "
-                         "trained with")
-    assert weights.tensors["wte.weight"].size(0) <= padded_vocab(vocab_size)
+                         f"{theirs.block_size}, the positions of {source}; lower it")
 
 
 def _replace(building: Path, final: Path) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 
 import reprogpt
 from reprogpt.encoding.executors import usable_cores
+from reprogpt.params_file import ConfigError
 from reprogpt.signals import SIGNALS, die_with_parent
 from reprogpt.training.run_dir import RunDir
 
@@ -32,7 +33,10 @@ class TrainingFailed(RuntimeError):
 
 
 def launch(run: RunDir) -> None:
-    """Trains ``run`` to its end in ``runtime.nproc`` processes. Raises TrainingFailed."""
+    """Trains ``run`` to its end in ``runtime.nproc`` processes.
+
+    Raises TrainingFailed, and ConfigError where the reason is a param.
+    """
     die_with_parent()
     held = [run.lock()]
     run.write()
@@ -58,7 +62,8 @@ def launch(run: RunDir) -> None:
         for descriptor in held:
             os.close(descriptor)
     if run.failure.exists():
-        raise TrainingFailed(run.failure.read_text())
+        reason = run.failure.read_text(encoding="utf-8") or "training failed, the reason is above"
+        raise (ConfigError if reason.startswith("params.yaml: ") else TrainingFailed)(reason)
     if run.done.exists():
         return
     if received:

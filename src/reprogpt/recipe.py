@@ -50,6 +50,24 @@ class ModelConfig(Section):
     """A position sees this many positions, itself among them; null for all before it."""
 
     @model_validator(mode="after")
+    def _rungs_have_no_switches(self) -> Self:
+        if self.architecture == "gpt":
+            return self
+        fields = type(self).model_fields
+        switched = [name for name, field in fields.items()
+                    if not field.is_required() and getattr(self, name) != field.default]
+        if switched:
+            raise ValueError(f"{switched[0]}||is a switch of model.architecture gpt, which "
+                             f"{self.architecture} has not||leave it out")
+        if self.dropout and self.architecture != "dropout":
+            raise ValueError(f"dropout||must be 0.0: {self.architecture} drops nothing||set it to "
+                             "0.0, or model.architecture to dropout")
+        if not self.bias:
+            raise ValueError("bias||must be true: the lecture's rungs have theirs||set it to true, "
+                             "or model.architecture to gpt")
+        return self
+
+    @model_validator(mode="after")
     def _even_heads(self) -> Self:
         if self.position == "rope" and self.n_embd // self.n_head % 2:
             raise ValueError("position||'rope' turns pairs of channels and needs an even head size"
@@ -131,6 +149,18 @@ class TrainConfig(Section):
     """How many, evenly spaced, hellaswag_interval scores."""
     sample_interval: Count | None = None
     """Write samples every so many steps, into metrics/train_samples.md."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.optimizer == "adamw":
+            for name in ("muon_lr", "embed_lr", "head_lr", "scalar_lr"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}||is read by optimizer muon alone||leave it out, or "
+                                     "set train.optimizer to muon")
+        if self.schedule != "wsd" and self.decay_fraction is not None:
+            raise ValueError("decay_fraction||is read by schedule wsd alone||leave it out, or set "
+                             "train.schedule to wsd")
+        return self
 
     @model_validator(mode="after")
     def _schedule(self) -> Self:

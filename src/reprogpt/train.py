@@ -19,6 +19,7 @@ from reprogpt import checkpoint, hf
 from reprogpt.architectures import build_model
 from reprogpt.batch_sizes import batch_sizes
 from reprogpt.evals import validation_loss
+from reprogpt.files import unwritable
 from reprogpt.loader import Loader
 from reprogpt.optim import build_optimizer, lr_at
 from reprogpt.runtime import (
@@ -46,6 +47,9 @@ from reprogpt.training.sharding import (
     optimizer_state,
 )
 from reprogpt.training.watch import LossWatch, recent_losses
+
+CPU_IS_FULL = "DefaultCPUAllocator"
+"""What torch's message names when the system gives no memory; it has no class of its own."""
 
 
 class Trainer:
@@ -266,19 +270,30 @@ def main() -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 75  # EX_TEMPFAIL: try again
-    except ValueError as error:  # trying again is no use: the launcher must not
-        run.failure.write_text(str(error))
-        return 1
-    except torch.OutOfMemoryError as error:
-        run.failure.write_text(f"out of memory: set runtime.micro_batch, which was {micro_batch}, "
-                               f"lower; no result depends on it ({str(error)[:120]})")
-        return 1
-    except Exception as error:
-        if not started:  # nor is it when the run cannot even be built
-            run.failure.write_text("training could not start, the traceback is above: "
-                                   f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-        raise
+    except ValueError as error:
+        return final(run, str(error))
+    except OSError as error:
+        return final(run, unwritable(error, str(run.path)))
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or CPU_IS_FULL in str(error):
+            return final(run, "out of memory: a smaller runtime.micro_batch, which was "
+                              f"{micro_batch}, changes no result; or lower the model's size "
+                              f"({str(error).partition(chr(10))[0][:120]})")
+        if started:
+            raise
+        traceback.print_exc()
+        return final(run, "training could not start, the traceback is above: "
+                          f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
     return 0
+
+
+def final(run: RunDir, reason: str) -> int:
+    """Leaves the reason why trying again is no use, so that the launcher does not."""
+    try:
+        run.failure.write_text(reason, encoding="utf-8")
+    except OSError:  # a full disk may still hold an empty file
+        print(reason, file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 from reprogpt.files import replacing, write_bytes
 from reprogpt.params_file import ConfigError
 
-MARKER = "NONE"
+SOURCE = "init_from.txt"
+"""What model.init_from said when data/init was filled: the stage train compares."""
 # Never *.bin or *.pt: those are pickles, which run code when opened.
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors",
                "model.safetensors.index.json", "vocab.json", "merges.txt", "tokenizer.json",
@@ -14,7 +15,7 @@ MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors",
 
 
 def fetch_model(init_from: str | None, out_dir: Path) -> None:
-    """Fills ``out_dir`` with the model to start from, or with a marker file when there is none.
+    """Fills ``out_dir`` with the model to start from, if there is one, and with SOURCE.
 
     ``init_from`` is a model directory on this machine, or a Hub id (`gpt2`, `owner/name`, with
     `@revision` for one that may not move). Only config, safetensors and tokenizer files are
@@ -24,7 +25,7 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     for old in out_dir.iterdir():
         old.unlink()
     if init_from is None:
-        write_bytes(out_dir / MARKER, b"model.init_from is null: training starts from the seed\n")
+        write_bytes(out_dir / SOURCE, b"null\n")
         return
     source = Path(init_from).expanduser()
     if not source.is_dir():
@@ -37,6 +38,7 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     for path in files:
         with replacing(out_dir / path.name) as temporary:
             shutil.copyfile(path, temporary)
+    write_bytes(out_dir / SOURCE, f"{init_from}\n".encode())
 
 
 def _from_hub(name: str) -> Path:

@@ -1,0 +1,40 @@
+"""What params.yaml asks for and this machine has not: said before DVC deletes a stage's outs."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from reprogpt.config import Config, ConfigError
+from reprogpt.launch import gpu_count
+
+
+def check_slurm(cfg: Config, key: str, instead: str) -> None:
+    """Raises ConfigError where ``runtime.key`` asks for a Slurm that is not here."""
+    if getattr(cfg.runtime, key) == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError(f"params.yaml: runtime.{key}=slurm needs sbatch, which is not on PATH; "
+                          f"set it to {instead}, or run this where Slurm is")
+
+
+def check_machine(cfg: Config) -> None:
+    """Raises ConfigError for a launcher, a device or a model to start from that is not here."""
+    runtime, precision = cfg.runtime, cfg.train.precision
+    check_slurm(cfg, "launcher", "torchrun")
+    if runtime.launcher == "slurm":  # the nodes have what they have
+        return
+    gpus = gpu_count("cuda")
+    if runtime.device.startswith("cuda") and not gpus:
+        raise ConfigError(f"params.yaml: runtime.device={runtime.device} needs a GPU, and there is "
+                          "none; set it to auto or cpu")
+    if runtime.device == "mps" and sys.platform != "darwin":
+        raise ConfigError("params.yaml: runtime.device=mps is a Mac's; set it to auto or cpu")
+    if precision == "tf32" and not (gpus and runtime.device in ("auto", "cuda")):
+        raise ConfigError("params.yaml: train.precision=tf32 needs a CUDA device; set it to auto "
+                          "or float32")
+    init_from = Path(cfg.model.init_from or "").expanduser()
+    if cfg.model.init_from and (init_from / "config.json").is_file():
+        from reprogpt.hf import check_shape, read_config  # torch, which takes seconds
+
+        try:
+            check_shape(cfg.model, read_config(init_from)[1], init_from)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None

@@ -1,0 +1,71 @@
+"""What params.yaml asks for and this machine has not is said before anything is deleted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import random_model
+
+from pipeline import machine
+from pipeline.machine import check_machine, check_slurm
+from pipeline.train import check_init
+from reprogpt import hf
+from reprogpt.config import Config, ConfigError, merge, read_yaml
+from reprogpt.corpus.hub import fetch_model
+from tests.conftest import ROOT
+
+
+def config(**changes: Any) -> Config:
+    return Config.parse(merge(read_yaml(ROOT / "presets/shakespeare.yaml"), changes))
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Slurm, no GPU, no Mac."""
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine, "gpu_count", lambda device: 0)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"runtime": {"launcher": "slurm"}}, "runtime.launcher=slurm needs sbatch"),
+    ({"runtime": {"device": "cuda:1"}}, "runtime.device=cuda:1 needs a GPU"),
+    ({"runtime": {"device": "mps"}}, "runtime.device=mps is a Mac's"),
+    ({"train": {"precision": "tf32"}}, "train.precision=tf32 needs a CUDA device"),
+])
+def test_what_is_not_here_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_machine(config(**changes))
+
+
+def test_what_is_here_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_machine(config())
+    monkeypatch.setattr(machine, "gpu_count", lambda device: 2)
+    check_machine(config(runtime={"device": "cuda"}, train={"precision": "tf32"}))
+    monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/sbatch")
+    check_machine(config(runtime={"launcher": "slurm", "device": "cuda"}))
+
+
+def test_slurm_for_tokenizing() -> None:
+    slurm = {"tokenize_executor": "slurm", "slurm_partition": "x"}
+    with pytest.raises(ConfigError, match=r"tokenize_executor=slurm needs sbatch.*to local"):
+        check_slurm(config(runtime=slurm), "tokenize_executor", "local")
+
+
+def test_a_model_to_start_from_must_have_the_shape(tmp_path: Path) -> None:
+    model = random_model(70, block_size=16)
+    hf.save_model(tmp_path / "m", model, model.cfg, None)
+    same = {name: getattr(model.cfg, name) for name in type(model.cfg).model_fields}
+    same |= {"init_from": str(tmp_path / "m")}
+    check_machine(config(model=same))
+    with pytest.raises(ConfigError, match=r"model.n_layer=7 must be \d, that of "):
+        check_machine(config(model=same | {"n_layer": 7}))
+
+
+def test_data_init_must_be_what_init_from_asks_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="init_from=null but data/init was made for nothing"):
+        check_init(None, tmp_path)
+    fetch_model(None, tmp_path)
+    check_init(None, tmp_path)
+    with pytest.raises(ConfigError, match="init_from=gpt2 but data/init was made for null"):
+        check_init("gpt2", tmp_path)
