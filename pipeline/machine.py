@@ -1,5 +1,6 @@
 """What params.yaml asks for and this machine has not: said before DVC deletes a stage's outs."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from reprogpt.launch import gpu_count
 
 def check_slurm(cfg: Config, key: str, instead: str) -> None:
     """Raises ConfigError where ``runtime.key`` asks for a Slurm that is not here."""
-    if getattr(cfg.runtime, key) == "slurm" and shutil.which("sbatch") is None:
+    inside = "SLURM_JOB_ID" in os.environ  # a node of an allocation asks for no other
+    if getattr(cfg.runtime, key) == "slurm" and not inside and shutil.which("sbatch") is None:
         raise ConfigError(f"params.yaml: runtime.{key}=slurm needs sbatch, which is not on PATH; "
                           f"set it to {instead}, or run this where Slurm is")
 
@@ -38,3 +40,13 @@ def check_machine(cfg: Config) -> None:
             check_shape(cfg.model, read_config(init_from)[1], init_from)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+
+def check_init(init_from: str | None, init: Path) -> None:
+    """Raises ConfigError when data/init is not what ``init_from`` asks for: a stage that is run by
+    itself finds what the last download left."""
+    found = init / "init_from.txt"
+    held = found.read_text(encoding="utf-8").strip() if found.is_file() else "nothing"
+    if held != (init_from or "null"):
+        raise ConfigError(f"params.yaml: model.init_from={init_from or 'null'} but data/init was "
+                          f"made for {held}; run dvc repro, which runs the stage download first")

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import DVC_FILE, ROOT, stage
-from pipeline.machine import check_machine
+from pipeline.machine import check_init, check_machine
 from pipeline.sealed import Seal
-from reprogpt.config import Config, ConfigError
+from reprogpt.config import Config
 from reprogpt.training.run_dir import Paths
 
 
@@ -25,16 +25,6 @@ def main() -> None:
         check_machine(cfg)
         check_init(cfg.model.init_from, Path(paths.init))
         train(cfg, paths, Seal.take("train", DVC_FILE).sources)
-
-
-def check_init(init_from: str | None, init: Path) -> None:
-    """Raises ConfigError when data/init is not what ``init_from`` asks for: a stage that is run by
-    itself finds what the last download left."""
-    found = init / "init_from.txt"
-    held = found.read_text(encoding="utf-8").strip() if found.is_file() else "nothing"
-    if held != (init_from or "null"):
-        raise ConfigError(f"params.yaml: model.init_from={init_from or 'null'} but data/init was "
-                          f"made for {held}; run dvc repro, which runs the stage download first")
 
 
 def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:

@@ -7,8 +7,7 @@ import pytest
 from small import random_model
 
 from pipeline import machine
-from pipeline.machine import check_machine, check_slurm
-from pipeline.train import check_init
+from pipeline.machine import check_init, check_machine, check_slurm
 from reprogpt import hf
 from reprogpt.config import Config, ConfigError, merge, read_yaml
 from reprogpt.corpus.hub import fetch_model
@@ -23,6 +22,7 @@ def config(**changes: Any) -> Config:
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No Slurm, no GPU, no Mac."""
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     monkeypatch.setattr(machine, "gpu_count", lambda device: 0)
     monkeypatch.setattr(machine.sys, "platform", "linux")
 
