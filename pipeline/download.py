@@ -14,9 +14,10 @@ def main() -> None:
         from reprogpt.transfer import TransferError
 
         try:
+            # First what is small, and most often misspelt.
+            fetch_model(cfg.model.init_from, ROOT / "data/init")
             meta = download(cfg.download, ROOT / "data/raw", TASKS)
             fetch_hellaswag(ROOT / "data/hellaswag")
-            fetch_model(cfg.model.init_from, ROOT / "data/init")
         except TransferError as error:
             sys.exit(f"download: {error}")
         print(f"{meta.corpus}: {meta.documents:,} documents, {meta.bytes:,} bytes of text")
