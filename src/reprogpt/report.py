@@ -27,6 +27,7 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     """
     model, model_cfg = load_model(root / "models/gpt", process.device)
     tokenizer = load_tokenizer(root / "models/gpt")
+    _check_tokens(tokenizer, root)
     at_once = tokens_at_once(process.device, eval_tokens)
     validation = validation_loss(
         model, TokenStream(root / "data/tokens", "val"), tokenizer.token_bytes(), process,
@@ -53,6 +54,16 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
         write_bytes(root / "metrics/hellaswag.jsonl", lines.encode())
         write_json(root / "metrics/eval.json", result)
     return result
+
+
+def _check_tokens(tokenizer: Tokenizer, root: Path) -> None:
+    """Raises ValueError when the tokens are not of the model's own tokenizer: a stage run by hand
+    finds a model that was trained on others."""
+    theirs = read_manifest(root / "data/tokens").tokenizer
+    if tokenizer.fingerprint != theirs["fingerprint"]:
+        raise ValueError(f"models/gpt: its tokenizer ({tokenizer.name}, {tokenizer.n_vocab} ids) "
+                         f"is not that of data/tokens ({theirs['name']}, {theirs['n_vocab']} ids); "
+                         "run `dvc repro`, which brings both up to date")
 
 
 def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: Process,
