@@ -18,7 +18,7 @@ def matching(key: str, patterns: Sequence[str], root: Path = Path(),
     ``key``, for a glob that matches no file, or one in ``outs``, folders that stages write.
     """
     roots = [root] if main_checkout(root) == root else [main_checkout(root), root]  # ours wins
-    theirs = {os.path.realpath(base / out) for base in roots for out in outs}
+    theirs = {os.path.realpath(base / out): out for base in roots for out in outs}
     found: dict[str, Path] = {}
     for pattern in patterns:
         full = os.path.expanduser(pattern)  # noqa: PTH111 (see checkout.py)
@@ -26,7 +26,8 @@ def matching(key: str, patterns: Sequence[str], root: Path = Path(),
             files = {name: path for base in roots for name, path in _files(full, base)}
             # DVC has removed a stage's outs before it starts, so the glob itself is looked at too.
             folders = {path.parent for path in files.values()} | {base / full for base in roots}
-            inside = sorted(out for out in theirs if any(_within(f, out) for f in folders))
+            inside = [out for place, out in theirs.items()
+                      if any(_within(folder, place) for folder in folders)]
         except ValueError:  # a zero byte, or what is no text: no name of any file
             files, inside = {}, []
         if inside:

@@ -29,6 +29,8 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     tokenizer = load_tokenizer(root / "models/gpt")
     _check_tokens(tokenizer, root)
     at_once = tokens_at_once(process.device, eval_tokens)
+    # First what may be misspelt.
+    held_out = score_files(model, cfg.suites.held_out, tokenizer, process, root, at_once)
     validation = validation_loss(
         model, TokenStream(root / "data/tokens", "val"), tokenizer.token_bytes(), process,
         val_tokens=cfg.val_tokens, block_size=model_cfg.block_size, at_once=at_once)
@@ -42,9 +44,8 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     if corpus in GROUPS and process.is_first:
         stream = TokenStream(root / "data/tokens", "val")
         result["task"] = accuracy(corpus, model, tokenizer, stream)
-    if cfg.suites.held_out:
-        result["held_out"] = score_files(model, cfg.suites.held_out, tokenizer, process, root,
-                                         at_once)
+    if held_out:
+        result["held_out"] = held_out
     parameters = model.num_parameters()
     result["hellaswag"], lines = _hellaswag(cfg, model, tokenizer, process, at_once, root)
     result["reference"] = {key: {"model": ref.name, **ref.scores}
