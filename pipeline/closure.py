@@ -24,6 +24,7 @@ EXEMPT = {
     "src/reprogpt/launch.py": "how processes are started; results do not depend on the topology",
     "src/reprogpt/encoding/executors.py": "how jobs are spread over cores; each does the same",
     "src/reprogpt/training/agent.py": "how processes are watched; what they compute is train.py's",
+    "src/reprogpt/checkout.py": "where a run and a user's files are looked for, not what they hold",
     "src/reprogpt/training/run_dir.py": "where a run is kept, not what is in it",
     "src/reprogpt/signals.py": "how a run is stopped; a resumed run ends with the same weights",
     **{f"{folder}/__init__.py": "empty but for its docstring"
@@ -31,6 +32,7 @@ EXEMPT = {
                       "src/reprogpt/training")},
     "pipeline/__init__.py": "the border that every stage passes: params in, seal, exit codes",
     "pipeline/preset.py": "writes params.yaml, whose values are tracked",
+    "pipeline/places.py": "refuses a stage whose outs DVC could not keep; never changes a result",
     "pipeline/sealed.py": "fails a stage whose inputs moved; never changes a result",
 }
 NOT_FOLLOWED = {

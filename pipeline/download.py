@@ -3,6 +3,7 @@
 import sys
 
 from pipeline import ROOT, stage
+from pipeline.places import refuse_links
 
 
 def main() -> None:
@@ -13,10 +14,12 @@ def main() -> None:
         from reprogpt.generated import TASKS
         from reprogpt.transfer import TransferError
 
+        refuse_links()
         try:
+            # First what is small, and most often misspelt.
+            fetch_model(cfg.model.init_from, ROOT / "data/init")
             meta = download(cfg.download, ROOT / "data/raw", TASKS)
             fetch_hellaswag(ROOT / "data/hellaswag")
-            fetch_model(cfg.model.init_from, ROOT / "data/init")
         except TransferError as error:
             sys.exit(f"download: {error}")
         print(f"{meta.corpus}: {meta.documents:,} documents, {meta.bytes:,} bytes of text")

@@ -49,6 +49,10 @@ BAD = [
     ("train.lr", "nan", "=nan must be a number > 0; write a finite number"),
     ("train.lr", None, "=null must be a number > 0"),
     ("train.lr", MISSING, "train.lr is missing"),
+    ("train.lr", int("9" * 400), "99... must be a number > 0; write one of fewer digits"),
+    ("train.eval_interval", 10**20, "must be a whole number >= 1 and <= 4_611_686_018_427_387_904; "
+     "try 4611686018427387904"),
+    ("model.window", 10**30, "1 and <= 4_611_686_018_427_387_904, or null; try 46116860184273879"),
     ("train.min_lr", 1.0, "must be at most lr"),
     ("train.warmup_steps", 10**6, "must be below max_steps"),
     ("train.batch_ramp", 3, "must be a mapping with start_tokens and tokens, or null"),
@@ -80,6 +84,8 @@ BAD = [
     ("sample.prompts", "hi", "try [hi]"),
     ("sample.prompts", None, "=null must be a list of at least 1 text; see presets"),
     ("sample.prompts", ["a", 3], "sample.prompts.1=3 must be text; put quotes around it"),
+    ("sample.prompts", ["\ud800"], "must be text that UTF-8 can hold"),
+    ("sample.prompts_file", "\ud800", "must be text that UTF-8 can hold"),
     ("sample.top_p", 1.5, "must be a number > 0 and <= 1, or null; try 1"),
     ("evaluate.hellaswag_examples", 20_000, "try 10042"),
     ("download.hub", {"id": "x"}, "is missing"),
@@ -88,6 +94,7 @@ BAD = [
     ("download.hub", hub("87f09149"), "must be a commit hash of 40 hex digits"),
     ("sample.num_samples", 10**9, "=1000000000 must leave the keys and values of all samples, "
      "0.4 MB for one of each prompt, below 16 GB; try 43690"),
+    ("download.hub", {**hub("main"), "id": "a||b"}, "download.hub.id=a||b must be the name of a "),
     ("download.corpus", "files", "must name at least one glob"),
     ("download.corpus", "shakespear", "download.corpus=shakespear must be shakespeare, "),
     ("model.architecture", "gtp", "did you mean gpt?"),
@@ -101,7 +108,7 @@ BAD = [
 
 
 # Names that are the same in every process, or two of them cannot share the tests.
-NAMES = [f"{key}={'missing' if value is MISSING else value}" for key, value, _ in BAD]
+NAMES = [f"{key}={'missing' if value is MISSING else ascii(value)[:40]}" for key, value, _ in BAD]
 
 
 @pytest.mark.parametrize(("key", "value", "said"), [

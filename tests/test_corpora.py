@@ -171,10 +171,12 @@ def test_files_by_globs_and_folders_in_order(tmp_path):
     other = download(config(files=[str(tmp_path / "in")]), tmp_path / "raw")
     assert other.revision != meta.revision
     assert texts(tmp_path / "raw")[2] == "changed"
-    with pytest.raises(ConfigError, match="'no/such' matches nothing"):
+    with pytest.raises(ConfigError, match="download.files: 'no/such' matches no file below"):
         download(config(files=["no/such"]), tmp_path / "raw")
     with pytest.raises(ConfigError, match="matches no file that can be read"):
         download(config(files=[str(tmp_path / "in/*.bin")]), tmp_path / "raw")
+    with pytest.raises(ConfigError, match="which the pipeline itself writes"):
+        download(config(files=["data/raw/*"]), tmp_path / "raw")
     with pytest.raises(ConfigError, match="must be one of files, fineweb-edu, hub, sh"):
         download(config(corpus="shakespear"), tmp_path / "raw")
 
@@ -454,3 +456,20 @@ def test_initial_weights_are_a_marker_or_a_model_without_pickles(tmp_path):
     assert sorted(p.name for p in (tmp_path / "init").iterdir()) == [
         "config.json", SOURCE, "model.safetensors"]
     assert (tmp_path / "init" / SOURCE).read_text() == f"{model}\n"
+
+
+def test_a_misspelt_model_directory_is_no_hub_id(tmp_path, monkeypatch):
+    """Nothing here asks the network."""
+    copy = tmp_path / ".dvc/tmp/exps/tmp1"
+    (copy / "models").mkdir(parents=True)
+    (tmp_path / "models/books").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "models/books" / name).write_text("{}")
+    monkeypatch.chdir(copy)
+    fetch_model("models/books", copy / "init")  # the main checkout's: git does not track it
+    assert (copy / "init/model.safetensors").is_file()
+    (copy / "weights.pt").write_text("")
+    for wrong in ("models/nope", "./nope", "/no/such", "~/nope", "a/b/c", "weights.pt"):
+        with pytest.raises(ConfigError, match="no such directory; correct the path") as caught:
+            fetch_model(wrong, copy / "init")
+        assert f"model.init_from={wrong!r}" in str(caught.value)

@@ -120,6 +120,18 @@ def test_check_looks_at_every_section_before_dvc_deletes_anything(checkout: Path
     assert "runtime.nproc=none must be a whole number >= 1, or auto" in done.stderr
 
 
+def test_outs_behind_a_link_are_refused_before_the_download(checkout: Path, tmp_path: Path) -> None:
+    """DVC would say so too, once all is downloaded."""
+    (tmp_path / "disk").mkdir()
+    (checkout / "data").symlink_to(tmp_path / "disk")
+    done = run("python", "-m", "pipeline.download", cwd=checkout)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"data: is a link to {tmp_path / 'disk'}, outside of this check")
+    assert "dvc cache dir" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not any((tmp_path / "disk").iterdir())
+
+
 def test_make_repro_checks_before_it_starts_dvc() -> None:
     recipe = (ROOT / "Makefile").read_text().split("\nrepro:")[1].split("\n\n")[0]
     assert recipe.index("pipeline.check") < recipe.index("dvc repro")

@@ -155,6 +155,23 @@ def test_held_out_files_that_cannot_be_scored_are_named(root, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_held_out_files_may_lie_anywhere(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("texts")
+    (elsewhere / "a.txt").write_text(TEXT[:75])
+    suites = SuitesConfig(held_out=[f"{elsewhere}/*.txt"])
+    result = evaluate(evaluating(suites=suites, hellaswag_examples=0), ALONE, "auto", root)
+    assert result["held_out"][f"{elsewhere}/a.txt"]["tokens"] == 74
+
+
+def test_a_model_of_other_tokens_is_refused(root):
+    other = CharTokenizer(LETTERS)
+    other.save(root / "models/gpt")
+    with pytest.raises(ValueError, match=r"^models/gpt: its tokenizer .* is not that of data") as e:
+        evaluate(evaluating(), ALONE, "auto", root)
+    assert f"(char, {other.n_vocab} ids)" in str(e.value)
+    assert f"(char, {TOKENIZER.n_vocab} ids)" in str(e.value)
+
+
 def test_references_are_the_nearest_in_size():
     assert nearest(124_439_808)["gpt2"].name == "GPT-2 124M"
     assert nearest(1_500_000_000)["gpt2"].scores["acc_norm"] == 0.4893
@@ -188,13 +205,18 @@ def test_prompts_also_come_from_a_file(tmp_path):
     assert read_prompts(cfg) == ["It was", "the `best`", "one", "two é"]
     with pytest.raises(ConfigError, match="prompts_file"):
         read_prompts(sampling(prompts_file=str(tmp_path / "none.txt")))
+    with pytest.raises(ConfigError, match=r"sample.prompts_file='a\\x00b' must be a UTF-8"):
+        read_prompts(sampling(prompts_file="a\0b"))
 
 
-def test_prompts_that_a_character_model_cannot_read_are_named():
+def test_prompts_that_a_character_model_cannot_read_are_named(tmp_path):
     model = random_model(TOKENIZER.n_vocab)
     with pytest.raises(ConfigError, match=r"'~'.*not among the"):
         write(model, TOKENIZER, sampling(prompts=["~"]), 0)
     assert len(write(model, TOKENIZER, sampling(prompts=[""]), 0)[0]) == 2
+    (tmp_path / "p.txt").write_text("It was\n~\n")
+    with pytest.raises(ConfigError, match=r"yaml: sample.prompts_file='.*p.txt': '~': the char"):
+        write(model, TOKENIZER, sampling(prompts_file=str(tmp_path / "p.txt")), 0)
 
 
 TRAIN = {"max_steps": 10, "batch_tokens": 64, "lr": 1e-3, "min_lr": 0.0, "warmup_steps": 1,
@@ -244,6 +266,28 @@ def test_probes_resume_with_other_prompts(root):
     assert "It was" in before
     assert "It was" not in after
     assert after
+
+
+def test_damaged_probes_are_set_aside(root, capfd):
+    model, _ = hf.load_model(root / "models/gpt")
+    first = probes(root, 0, hellaswag_interval=None)
+    for step in range(5):
+        first(step, model)
+    file = root / "run/probes.jsonl"
+    file.write_bytes(file.read_bytes()[:-20] + b"\xff\n")
+    again = probes(root, 4, hellaswag_interval=None)
+    assert "probes.jsonl: line 3 is damaged; set aside as probes.spoiled" in capfd.readouterr().err
+    assert (root / "run/probes.spoiled").is_file()
+    again(6, model)
+    assert [json.loads(x)["step"] for x in file.read_text().splitlines()] == [0, 2, 6]
+
+
+def test_probes_that_cannot_be_made_end_the_run_at_its_start(root):
+    with pytest.raises(ConfigError, match="sample.prompts: '~'"):
+        probes(root, 0, sampling(prompts=["~"]))
+    (root / "data/hellaswag/hellaswag_val.jsonl").unlink()
+    with pytest.raises(ValueError, match="does not exist; run the stage download"):
+        probes(root, 0)
 
 
 def test_probes_that_are_off_leave_files_that_say_so(root):

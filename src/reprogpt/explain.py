@@ -28,6 +28,7 @@ _ELSEWHERE = {  # what other projects call ours
 _TRUTHS = {"yes": "true", "on": "true", "y": "true", "1": "true",
            "no": "false", "off": "false", "n": "false", "0": "false"}
 """What YAML 1.1, and other programs, take for true and false."""
+_ENDLESS = 2**62
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -64,12 +65,12 @@ def _sentence(path: tuple[str | int, ...], problem: ErrorDetails, model: type[Ba
     if problem["type"] == "missing":
         return f"{key} is missing; add it, as in presets/shakespeare.yaml"
     if problem["type"] == "value_error":  # our own validators: KEY||RULE||FIX, the value looked up
-        name, rule, fix = str(problem["ctx"]["error"]).split("||")
+        name, rule, fix = str(problem["ctx"]["error"]).split("||", 2)
         return f"{'.'.join(filter(None, (key, name)))}{_value_at(value, name)} {rule}; {fix}"
     annotation: Any = model
     for part in path:
         annotation = _child(annotation, part)
-    return f"{key}={_show(value)} must be {_rule(annotation)}; {_fix(annotation, value)}"
+    return f"{key}={_show(value)} must be {_rule(annotation, value)}; {_fix(annotation, value)}"
 
 
 def _child(annotation: Any, part: str | int) -> Any:
@@ -105,8 +106,14 @@ def _limits(limits: tuple[Any, ...]) -> dict[str, Any]:
     return {n: getattr(x, n) for x in limits for n in named if getattr(x, n, None) is not None}
 
 
-def _rule(annotation: Any) -> str:
-    return ", or ".join(_say(b, _limits(limits)) for b, limits in _branches(annotation))
+def _rule(annotation: Any, value: Any) -> str:
+    """The type in words. Any count has an end somewhere: only who is past it is told of it."""
+    told = [(b, _limits(limits)) for b, limits in _branches(annotation)]
+    for _, limits in told:
+        past = isinstance(value, int | float) and value > _ENDLESS
+        if limits.get("le", 0) >= _ENDLESS and not past:
+            del limits["le"]
+    return ", or ".join(_say(b, limits) for b, limits in told)
 
 
 def _say(branch: Any, limits: dict[str, Any]) -> str:
@@ -128,6 +135,8 @@ def _say(branch: Any, limits: dict[str, Any]) -> str:
 
 
 def _fix(annotation: Any, value: Any) -> str:
+    if isinstance(value, int) and not (isinstance(value, bool) or _is_number(value)):
+        return "write one of fewer digits"
     branches = [(branch, _limits(limits)) for branch, limits in _branches(annotation)]
     words = [str(w) for b, _ in branches if get_origin(b) is Literal for w in get_args(b)]
     if isinstance(value, str):
@@ -159,7 +168,7 @@ def _fix(annotation: Any, value: Any) -> str:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: more than 308 digits
         return False
     return not isinstance(value, bool)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from reprogpt.config import ConfigError
 from reprogpt.evals import validation_loss
+from reprogpt.globs import matching
 from reprogpt.model import GPT
 from reprogpt.runtime import Process
 from reprogpt.tokenizers import Tokenizer
@@ -38,31 +39,29 @@ def score_files(model: GPT, globs: Sequence[str], tokenizer: Tokenizer, process:
                 root: Path, at_once: int) -> dict[str, dict[str, Any]]:
     """By file: loss, bits_per_byte, tokens, and the sha256 of what was scored.
 
-    Raises ConfigError for a glob that matches nothing, and for what is not UTF-8 text.
+    ``globs`` are relative to ``root``, or absolute. Raises ConfigError for one that matches
+    nothing, and for what is not UTF-8 text.
     """
     scores = {}
-    for pattern in globs:
-        files = sorted(p for p in root.glob(pattern) if p.is_file())
-        if not files:
-            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {pattern!r} matches no "
-                              "file of the project; correct it")
-        for path in files:
-            name = path.relative_to(root).as_posix()
+    for name, path in matching("evaluate.suites.held_out", globs, root).items():
+        try:
             raw = path.read_bytes()
-            try:
-                ids = tokenizer.encode(raw.decode("utf-8"))
-            except ValueError as error:
-                raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be text "
-                                  f"that the model's tokenizer knows: {error}") from None
-            text = Text(ids, tokenizer, model.cfg.block_size)
-            if text.n_tokens < 2:
-                raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name} is empty; "
-                                  "remove it")
-            found = validation_loss(model, text, tokenizer.token_bytes(), process,
-                                    val_tokens=None, block_size=model.cfg.block_size,
-                                    at_once=at_once)
-            scores[name] = {
-                "loss": round(found.loss, 6), "bits_per_byte": round(found.bits_per_byte, 6),
-                "tokens": found.tokens, "sha256": hashlib.sha256(raw).hexdigest(),
-            }
+            ids = tokenizer.encode(raw.decode("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be a file that "
+                              f"can be read ({error.strerror}); change its permissions") from None
+        except ValueError as error:
+            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be text "
+                              f"that the model's tokenizer knows: {error}") from None
+        text = Text(ids, tokenizer, model.cfg.block_size)
+        if text.n_tokens < 2:
+            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name} is empty; "
+                              "remove it")
+        found = validation_loss(model, text, tokenizer.token_bytes(), process,
+                                val_tokens=None, block_size=model.cfg.block_size,
+                                at_once=at_once)
+        scores[name] = {
+            "loss": round(found.loss, 6), "bits_per_byte": round(found.bits_per_byte, 6),
+            "tokens": found.tokens, "sha256": hashlib.sha256(raw).hexdigest(),
+        }
     return scores

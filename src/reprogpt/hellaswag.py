@@ -86,11 +86,17 @@ def read_questions(file: str | Path, tokenizer: Tokenizer, count: int | None = N
     """``count`` evenly spaced questions of hellaswag_val.jsonl; None for all of them.
 
     Evenly spaced, because the first thousands are all of one kind (video captions). Characters
-    that a character model never saw are left out: no question could be scored otherwise.
+    that a character model never saw are left out: no question could be scored otherwise. Raises
+    ValueError for a file that is missing or damaged.
     """
     if isinstance(tokenizer, CharTokenizer):
         tokenizer = CharTokenizer(tokenizer.characters, unknown="drop")
-    everything = Path(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    try:
+        everything = Path(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except FileNotFoundError:
+        raise ValueError(f"{file} does not exist; run the stage download") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is damaged ({error}); run the stage download again") from None
     count = len(everything) if count is None else min(count, len(everything))
     chosen = [i * len(everything) // count for i in range(count)]
     try:

@@ -27,7 +27,10 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     """
     model, model_cfg = load_model(root / "models/gpt", process.device)
     tokenizer = load_tokenizer(root / "models/gpt")
+    _check_tokens(tokenizer, root)
     at_once = tokens_at_once(process.device, eval_tokens)
+    # First what may be misspelt.
+    held_out = score_files(model, cfg.suites.held_out, tokenizer, process, root, at_once)
     validation = validation_loss(
         model, TokenStream(root / "data/tokens", "val"), tokenizer.token_bytes(), process,
         val_tokens=cfg.val_tokens, block_size=model_cfg.block_size, at_once=at_once)
@@ -41,9 +44,8 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     if corpus in GROUPS and process.is_first:
         stream = TokenStream(root / "data/tokens", "val")
         result["task"] = accuracy(corpus, model, tokenizer, stream)
-    if cfg.suites.held_out:
-        result["held_out"] = score_files(model, cfg.suites.held_out, tokenizer, process, root,
-                                         at_once)
+    if held_out:
+        result["held_out"] = held_out
     parameters = model.num_parameters()
     result["hellaswag"], lines = _hellaswag(cfg, model, tokenizer, process, at_once, root)
     result["reference"] = {key: {"model": ref.name, **ref.scores}
@@ -53,6 +55,16 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
         write_bytes(root / "metrics/hellaswag.jsonl", lines.encode())
         write_json(root / "metrics/eval.json", result)
     return result
+
+
+def _check_tokens(tokenizer: Tokenizer, root: Path) -> None:
+    """Raises ValueError when the tokens are not of the model's own tokenizer: a stage run by hand
+    finds a model that was trained on others."""
+    theirs = read_manifest(root / "data/tokens").tokenizer
+    if tokenizer.fingerprint != theirs["fingerprint"]:
+        raise ValueError(f"models/gpt: its tokenizer ({tokenizer.name}, {tokenizer.n_vocab} ids) "
+                         f"is not that of data/tokens ({theirs['name']}, {theirs['n_vocab']} ids); "
+                         "run `dvc repro`, which brings both up to date")
 
 
 def _hellaswag(cfg: EvaluateConfig, model: GPT, tokenizer: Tokenizer, process: Process,

@@ -1,10 +1,10 @@
 """What the model writes, as a page to read: prompts in, Markdown out."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from reprogpt.checkout import local_path
 from reprogpt.config import ConfigError, SampleConfig
 from reprogpt.generate import generate
 from reprogpt.model import GPT
@@ -16,27 +16,36 @@ def read_prompts(cfg: SampleConfig) -> list[str]:
     prompts = list(cfg.prompts)
     if cfg.prompts_file is not None:
         try:
-            text = Path(cfg.prompts_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = local_path(cfg.prompts_file).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:  # not UTF-8, or no name of a file
             raise ConfigError(f"params.yaml: sample.prompts_file={cfg.prompts_file!r} must be a "
                               f"UTF-8 text file with a prompt on each line: {error}") from None
         prompts += [line for line in text.splitlines() if line.strip()]
     return prompts
 
 
-def encode_prompt(prompt: str, tokenizer: Tokenizer) -> list[int]:
+def encode_prompt(prompt: str, tokenizer: Tokenizer, key: str = "sample.prompts") -> list[int]:
     """A prompt's token ids: never none. An empty prompt is the start of a document, which for
-    tokenizers without <|endoftext|> is a line's. Raises ConfigError for unknown characters."""
+    tokenizers without <|endoftext|> is a line's. Raises ConfigError for unknown characters,
+    naming ``key``, where the prompt stands."""
     try:
         ids: list[int] = tokenizer.encode(prompt).tolist()
         if not ids:
             ids = [tokenizer.eot] if tokenizer.eot is not None else tokenizer.encode("\n").tolist()
     except ValueError as error:
-        raise ConfigError(f"params.yaml: sample.prompts: {prompt!r}: {error}") from None
+        raise ConfigError(f"params.yaml: {key}: {prompt!r}: {error}") from None
     if not ids:
-        raise ConfigError(f"params.yaml: sample.prompts: {prompt!r} must hold at least one "
+        raise ConfigError(f"params.yaml: {key}: {prompt!r} must hold at least one "
                           "character of the training text; write one")
     return ids
+
+
+def encode_prompts(cfg: SampleConfig, tokenizer: Tokenizer) -> list[list[int]]:
+    """Token ids of each of :func:`read_prompts`. Raises ConfigError."""
+    keys = ["sample.prompts"] * len(cfg.prompts)
+    prompts = read_prompts(cfg)
+    keys += [f"sample.prompts_file={cfg.prompts_file!r}"] * (len(prompts) - len(keys))
+    return [encode_prompt(p, tokenizer, key) for p, key in zip(prompts, keys, strict=True)]
 
 
 def write(model: GPT, tokenizer: Tokenizer, cfg: SampleConfig, seed: int) -> list[list[str]]:
@@ -44,7 +53,7 @@ def write(model: GPT, tokenizer: Tokenizer, cfg: SampleConfig, seed: int) -> lis
 
     Sample k is drawn with seed + k whatever the other prompts and samples are.
     """
-    prompts = [encode_prompt(p, tokenizer) for p in read_prompts(cfg)]
+    prompts = encode_prompts(cfg, tokenizer)
     rows = [p for p in prompts for _ in range(cfg.num_samples)]
     seeds = [seed + k for _ in prompts for k in range(cfg.num_samples)]
     written = generate(model, rows, cfg.max_new_tokens, seeds=seeds,

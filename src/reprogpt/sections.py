@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Counts0 = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=2**62)]  # a sum of two still fits 64 bits
+Counts0 = Annotated[int, Field(ge=0, le=2**62)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -20,6 +20,17 @@ class Section(BaseModel):
     """A frozen group of params: no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="after")
+    def _utf8(self) -> Self:
+        """What a file can hold: a run writes its params down, and samples with their prompts."""
+        for name, value in self:
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and re.search("[\ud800-\udfff]", text):
+                    raise ValueError(f"{name}||must be text that UTF-8 can hold, without half a "
+                                     "surrogate pair||write the character itself, or \\U and its "
+                                     "8 hex digits")
+        return self
 
     def canonical(self) -> dict[str, Any]:
         """The values that make this section what it is, switches that are off left out."""
@@ -41,6 +52,9 @@ class HubConfig(Section):
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.id):
+            raise ValueError("id||must be the name of a data set, owner/name||copy one from "
+                             "https://huggingface.co/datasets")
         if not re.fullmatch("[0-9a-f]{40}", self.revision):
             raise ValueError("revision||must be a commit hash of 40 hex digits, since branches and "
                              "tags move||copy one from https://huggingface.co/datasets/"
@@ -69,7 +83,7 @@ class DownloadConfig(Section):
 
     corpus: str
     files: list[str] | None
-    """Globs for the corpora `files` and `shards`, relative to the project."""
+    """Globs for the corpora `files` and `shards`: relative to the project, from `~` or absolute."""
     hub: HubConfig | None
     max_bytes: Count | None
     """Take only the first part of the corpus: bytes of text, or null for all of it."""
@@ -94,7 +108,7 @@ class TokenizeConfig(Section):
     """How text becomes uint16 shards, and which of it is held out."""
 
     encoding: Literal["gpt2", "char"]
-    shard_tokens: Annotated[int, Field(ge=1024)]
+    shard_tokens: Annotated[int, Field(ge=1024, le=2**62)]
     split: Literal["first", "hash", "tail"]
     """Which part is held out: the first documents in order, documents by a seeded hash, or the
     tail of the text."""
@@ -122,7 +136,7 @@ class SuitesConfig(Section):
     """Evaluations of one's own."""
 
     held_out: list[str] = []
-    """Globs of text files, relative to the project: loss and bits per byte of each. DVC does not
+    """Globs of text files, as in download.files: loss and bits per byte of each. DVC does not
     watch them; their checksums stand in metrics/eval.json."""
 
 

@@ -7,7 +7,6 @@ the Hub go the same way.
 
 import codecs
 import csv
-import glob
 import gzip
 import io
 import json
@@ -20,27 +19,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from reprogpt.corpus.raw import Document
+from reprogpt.globs import matching
 from reprogpt.params_file import ConfigError
 
 Opener = Callable[[], BinaryIO]
 COMPRESSED = (".gz", ".zst")
+OUTS = ("data/raw", "data/tokens", "data/init", "data/hellaswag")
+"""What the stages before training write: no text to learn from."""
 _TEXT_CHUNK = 1 << 20
 _ZSTD_CHUNK = 1 << 17  # of compressed bytes: some text expands a hundredfold
 _ROWS = 64  # of a parquet file held at a time: its documents may be long
 
 
 def find(patterns: list[str]) -> list[str]:
-    """The files that match, sorted; a folder stands for all in it. Raises ConfigError if none."""
-    found: set[str] = set()
-    for pattern in patterns:
-        names = glob.glob(pattern, recursive=True)  # noqa: PTH207 (absolute ones, too)
-        if not names:
-            raise ConfigError(f"params.yaml: download.files: {pattern!r} matches nothing below "
-                              f"{Path.cwd()}; correct the glob")
-        for name in map(Path, names):
-            inside = sorted(name.rglob("*")) if name.is_dir() else [name]
-            found |= {str(path) for path in inside if path.is_file()}
-    return sorted(found)
+    """The files that match, by name; a folder stands for all in it. Raises ConfigError if none."""
+    return [str(path) for path in matching("download.files", patterns, outs=OUTS).values()]
 
 
 def kind_of(name: str) -> str | None:

@@ -1,8 +1,10 @@
 """What comes from the Hugging Face Hub: model directories without pickles."""
 
+import os
 import shutil
 from pathlib import Path
 
+from reprogpt.checkout import local_path
 from reprogpt.files import replacing, write_bytes
 from reprogpt.params_file import ConfigError
 
@@ -19,7 +21,7 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
 
     ``init_from`` is a model directory on this machine, or a Hub id (`gpt2`, `owner/name`, with
     `@revision` for one that may not move). Only config, safetensors and tokenizer files are
-    taken. Raises ConfigError.
+    taken. Raises ConfigError, also for a path that is misspelt.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     for old in out_dir.iterdir():
@@ -27,9 +29,7 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     if init_from is None:
         write_bytes(out_dir / SOURCE, b"null\n")
         return
-    source = Path(init_from).expanduser()
-    if not source.is_dir():
-        source = _from_hub(init_from)
+    source = _local(init_from) or _from_hub(init_from)
     files = [path for pattern in MODEL_FILES for path in sorted(source.glob(pattern))]
     names = {path.name for path in files}
     if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
@@ -39,6 +39,20 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
         with replacing(out_dir / path.name) as temporary:
             shutil.copyfile(path, temporary)
     write_bytes(out_dir / SOURCE, f"{init_from}\n".encode())
+
+
+def _local(name: str) -> Path | None:
+    """The model directory of this name; None for one that can only be a Hub id."""
+    path = local_path(name)
+    if os.path.isdir(path):  # noqa: PTH112 (False, not an error, for what can be no path)
+        return path
+    parts = name.split("/")
+    # owner/name, unless there is a folder `owner` here: then the rest of the path is wrong.
+    beside = len(parts) == 2 and local_path(parts[0]).is_dir()
+    if len(parts) > 2 or name.startswith((".", "~", "/")) or beside or path.is_file():
+        raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
+                          "Hub id, and there is no such directory; correct the path")
+    return None
 
 
 def _from_hub(name: str) -> Path:

@@ -5,6 +5,7 @@ from them: a run that resumes from step k forgets what it saw after k, and shows
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from reprogpt.hellaswag import answer, read_questions
 from reprogpt.model import GPT
 from reprogpt.references import nearest
 from reprogpt.runtime import Process
-from reprogpt.samples import blocks, read_prompts, write
+from reprogpt.samples import blocks, encode_prompts, read_prompts, write
 from reprogpt.tokenizers import Tokenizer
 
 SCORES = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
@@ -37,11 +38,11 @@ class Probes:
         self.at_once = at_once
         self._file = run / "probes.jsonl"
         self._records: list[dict[str, Any]] = []
-        if self._file.exists():
-            seen = map(json.loads, self._file.read_text(encoding="utf-8").splitlines())
-            self._records = [record for record in seen if record["step"] <= step]
         if process.is_first:
+            self._records = [r for r in _read(self._file) if r["step"] <= step]
             self.save()  # DVC took the files away before the stage started
+        if train.sample_interval is not None:
+            encode_prompts(sample, tokenizer)  # one that cannot be read ends the run here
         self._questions = None
         if train.hellaswag_interval is not None:
             self._questions = read_questions(hellaswag_file, tokenizer, train.hellaswag_examples)
@@ -79,6 +80,26 @@ class Probes:
         """Whether anything is to be measured after ``step`` updates."""
         return (_due(step, self.train.hellaswag_interval)
                 or _due(step, self.train.sample_interval))
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """The records of a file. One that is damaged is set aside, as a checkpoint would be, with a
+    message; those before the damage are kept."""
+    records: list[dict[str, Any]] = []
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:  # no JSON, or no text
+            record = None
+        if not (isinstance(record, dict) and isinstance(record.get("step"), int)):
+            spoiled = file.with_suffix(".spoiled")
+            file.replace(spoiled)
+            print(f"{file}: line {number} is damaged; set aside as {spoiled.name}, going on with "
+                  "what stands before it", file=sys.stderr, flush=True)
+            break
+        records.append(record)
+    return records
 
 
 def _due(step: int, interval: int | None) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from reprogpt.checkout import main_checkout
 from reprogpt.config import Config, ConfigError
 from reprogpt.files import write_json
 
@@ -66,7 +67,7 @@ class RunDir:
     def open(cls, path: Path) -> Self:
         """The run that :meth:`write` wrote down; training processes start from it alone, so
         an edit of params.yaml in the meantime cannot reach them."""
-        known: dict[str, Any] = json.loads((path / "run.json").read_text())
+        known: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
         config = Config.parse(known["config"], source=str(path / "run.json"))
         return cls(path, known["fingerprints"][-1], config, Paths(**known["paths"]),
                    tuple((name, digest) for name, digest in known["contents"]))
@@ -80,7 +81,7 @@ class RunDir:
 
     def _known(self) -> dict[str, Any]:
         try:
-            known: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            known: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):  # not there yet, or torn by what ended the last run
             return {}
         return known
@@ -137,8 +138,7 @@ class RunDir:
 
 def runs_root(checkout: Path) -> Path:
     """The runs/ of ``checkout``, or of the main one when this is a copy in DVC's temporaries."""
-    main, inside, _ = str(checkout.resolve()).partition("/.dvc/tmp/exps/")
-    return Path(main if inside else checkout) / "runs"
+    return main_checkout(checkout) / "runs"
 
 
 def _identity(config: Config, contents: Iterable[Sequence[str]]) -> dict[str, Any]:
