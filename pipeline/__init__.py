@@ -21,6 +21,7 @@ _inherited = os.environ.get("PYTHONPATH", "")
 if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
+from pipeline.commands import refuse_arguments  # noqa: E402
 from pipeline.sealed import Seal  # noqa: E402
 from reprogpt.config import Config, ConfigError  # noqa: E402 (the path comes first)
 
@@ -49,8 +50,10 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
     exit code 2; the first before the stage touched a file. Any other ValueError, which is how the
     library says what is wrong with a file, ends in one line and exit code 1; so does an edit of
     the stage's params or code while the body ran (see sealed.py). Import what is slow inside the
-    body: the seal then stands before the code is read.
+    body: the seal then stands before the code is read. A stage takes no argument but the value of
+    its matrix.
     """
+    refuse_arguments(but=name.partition("@")[2])
     try:
         seal = Seal.take(name, dvc_file)
         yield params()

@@ -3,21 +3,15 @@
     python -m pipeline.check        exit code 2, and one line, if params.yaml cannot be run
 """
 
-import sys
-
 from pipeline import PARAMS_FILE, load_params
-from reprogpt.config import ConfigError
+from pipeline.commands import one_line, refuse_arguments
 
 
-def main() -> int:
-    """0, or 2 after one line on standard error."""
-    try:
+def main() -> None:
+    with one_line():
+        refuse_arguments()
         load_params(PARAMS_FILE)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
