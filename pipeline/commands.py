@@ -5,7 +5,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -42,6 +42,23 @@ def one_line() -> Iterator[None]:
         stop(f"{place}{error.strerror or error}; name another file or folder", 2)
     except ValueError as error:
         stop(str(error), 2)
+
+
+@contextmanager
+def options_named(options: Mapping[str, str]) -> Iterator[None]:
+    """An error about a param, out of the library, becomes one about what was said in its place.
+
+    ``options``: the param, as in "sample.top_p", -> what the user knows it by, as in "--top-p".
+    Raises ValueError in place of one that begins with such a param of params.yaml.
+    """
+    try:
+        yield
+    except ValueError as error:
+        for param, option in options.items():
+            about = f"params.yaml: {param}="
+            if str(error).startswith(about):
+                raise ValueError(f"{option}={str(error).removeprefix(about)}") from None
+        raise
 
 
 def refuse_arguments(but: str = "") -> None:
