@@ -64,4 +64,4 @@ def measure(rung: str, cfg: Config, paths: Paths) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1] if len(sys.argv) > 1 else "")  # which params() refuses

@@ -25,5 +25,6 @@ def params(rung: str | None = None) -> Config:
     shared = read_yaml(PARAMS_FILE)
     rungs = shared.pop("rungs")
     if rung is not None and rung not in rungs:
-        raise ConfigError(f"{PARAMS_FILE}: rungs has no {rung}; there are: {', '.join(rungs)}")
+        wrong = f"rungs has no {rung}" if rung else "climbing takes a rung's name"
+        raise ConfigError(f"{PARAMS_FILE}: {wrong}; there are: {', '.join(rungs)}")
     return Config.parse(merge(shared, rungs[rung] if rung else {}), source=str(PARAMS_FILE))

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = str(ROOT / "src")
@@ -22,6 +21,7 @@ _inherited = os.environ.get("PYTHONPATH", "")
 if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
+from pipeline.commands import STOPPED, refuse_arguments, stop  # noqa: E402
 from pipeline.sealed import Seal  # noqa: E402
 from reprogpt.config import Config, ConfigError  # noqa: E402 (the path comes first)
 from reprogpt.files import unwritable  # noqa: E402
@@ -52,9 +52,10 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
     exit code 2; the first before the stage touched a file. Any other ValueError, which is how the
     library says what is wrong with a file, ends in one line and exit code 1; so do a disk that is
     full or may not be written, and an edit of the stage's params or code while the body ran (see
-    sealed.py). Import what is slow inside the
-    body: the seal then stands before the code is read.
+    sealed.py). Import what is slow inside the body: the seal then stands before the code is read.
+    A stage takes no argument but the value of its matrix.
     """
+    refuse_arguments(but=name.partition("@")[2])
     try:
         seal = Seal.take(name, dvc_file)
         yield params()
@@ -62,20 +63,15 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
         # DVC deletes a stage's outs before it starts the stage; `make repro` asks pipeline.check
         # before that, plain `dvc repro` does not.
         under_dvc = "DVC_STAGE" in os.environ
-        _stop(f"{error}{RESTORED if under_dvc else ''}", 2)
+        stop(f"{error}{RESTORED if under_dvc else ''}", 2)
     except ValueError as error:
-        _stop(str(error), 1)
+        stop(str(error), 1)
     except OSError as error:
         if error.errno not in DISK:
             raise
-        _stop(f"{name}: {unwritable(error)}", 1)
+        stop(f"{name}: {unwritable(error)}", 1)
     except KeyboardInterrupt:
-        _stop(f"{name}: interrupted; the same command goes on from what is finished", 130)
+        stop(f"{name}: interrupted; the same command goes on from what is finished", STOPPED)
     broken = seal.broken()
     if broken:
-        _stop(broken, 1)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr, flush=True)
-    sys.exit(code)
+        stop(broken, 1)

@@ -4,39 +4,45 @@
     python -m pipeline.chat --model DIR --temperature 0.7 --top-k 40 --tokens 200 --seed 1
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-from pipeline import ROOT, load_params
+from pipeline import PARAMS_FILE, ROOT, load_params
+from pipeline.commands import Parser, one_line, options_named
+from reprogpt.config import Config
+from reprogpt.params_file import merge
+
+OPTIONS = {  # option: (the param in whose place it stands, its type)
+    "--device": ("runtime.device", str),
+    "--seed": ("seed", int),
+    "--temperature": ("sample.temperature", float),
+    "--top-k": ("sample.top_k", int),
+    "--top-p": ("sample.top_p", float),
+    "--tokens": ("sample.max_new_tokens", int),
+    "--repetition-penalty": ("sample.repetition_penalty", float),
+}
 
 
 def main() -> None:
-    from reprogpt.chat import converse
-    from reprogpt.config import ConfigError, SampleConfig
+    parser = Parser(__doc__)
+    parser.add_argument("--model", type=Path, default=ROOT / "models/gpt")
+    for option, (param, kind) in OPTIONS.items():
+        parser.add_argument(option, dest=param, type=kind, help=f"in place of {param}")
+    given = vars(parser.parse_args())
+    model = given.pop("model")
+    given = {param: value for param, value in given.items() if value is not None}
+    values = load_params().model_dump()
+    values["sample"]["num_samples"] = 1  # at a time: there is room for any number of tokens
+    for param, value in given.items():
+        section, _, name = param.rpartition(".")
+        values = merge(values, {section: {name: value}} if section else {name: value})
+    with options_named({param: option for option, (param, _) in OPTIONS.items()
+                        if param in given}):
+        cfg = Config.parse(values, source=str(PARAMS_FILE))
+        from reprogpt.chat import converse
 
-    try:
-        cfg = load_params()
-        sample = cfg.sample.model_dump()
-        parser = argparse.ArgumentParser(prog="python -m pipeline.chat", description=__doc__,
-                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--model", type=Path, default=ROOT / "models/gpt")
-        parser.add_argument("--device", default=cfg.runtime.device)
-        parser.add_argument("--seed", type=int, default=cfg.seed)
-        for flag, key, kind in (("temperature", "temperature", float), ("top-k", "top_k", int),
-                                ("top-p", "top_p", float), ("tokens", "max_new_tokens", int),
-                                ("repetition-penalty", "repetition_penalty", float)):
-            parser.add_argument(f"--{flag}", dest=key, type=kind, default=sample[key])
-        options = vars(parser.parse_args())
-        model, device, seed = (options.pop(key) for key in ("model", "device", "seed"))
-        converse(model, SampleConfig.model_validate({**sample, **options}), seed, device)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except ValueError as error:
-        print(str(error).replace("\n", " "), file=sys.stderr)
-        sys.exit(2)
+        converse(model, cfg.sample, cfg.seed, cfg.runtime.device)
 
 
 if __name__ == "__main__":
-    main()
+    with one_line():
+        main()

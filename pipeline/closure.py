@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.commands import Parser, one_line
+
 EXEMPT = {
     "src/reprogpt/__init__.py": "the version number, which changes no result",
     **{f"src/reprogpt/{name}.py": "the values themselves stand in params.yaml"
@@ -31,8 +33,8 @@ EXEMPT = {
        for folder in ("ladder", "src/reprogpt/corpus", "src/reprogpt/encoding",
                       "src/reprogpt/training")},
     "pipeline/__init__.py": "the border that every stage passes: params in, seal, exit codes",
+    "pipeline/commands.py": "how a command says what its user got wrong",
     "pipeline/preset.py": "writes params.yaml, whose values are tracked",
-    "pipeline/places.py": "refuses a stage whose outs DVC could not keep; never changes a result",
     "pipeline/sealed.py": "fails a stage whose inputs moved; never changes a result",
 }
 NOT_FOLLOWED = {
@@ -108,9 +110,11 @@ def _files(module: str, root: Path) -> Iterator[Path]:
                     yield file
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """0 if every dvc.yaml lists its stages' closures, else 1 and the difference."""
-    write = arguments == ["--write"]
+    parser = Parser(__doc__)
+    parser.add_argument("--write", action="store_true")
+    write = parser.parse_args().write
     wrong = [_compare(Path("dvc.yaml"), "pipeline", STAGES, write),
              _compare(Path("ladder/dvc.yaml"), "ladder", LADDER_STAGES, write)]
     return int(any(wrong) and not write)
@@ -140,4 +144,5 @@ def _compare(dvc_file: Path, scripts: str, stages: tuple[str, ...], write: bool)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with one_line():
+        sys.exit(main())

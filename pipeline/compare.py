@@ -4,26 +4,21 @@
     python -m pipeline.compare /tmp/other.jsonl metrics/hellaswag.jsonl [--each acc_norm]
 """
 
-import argparse
-import sys
 from pathlib import Path
+
+from pipeline.commands import Parser, one_line
 
 
 def main() -> None:
     from reprogpt.comparison import FIGURES, compare, differing, read_answers
 
-    parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("a", type=Path, metavar="A")
     parser.add_argument("b", type=Path, metavar="B")
     parser.add_argument("--each", choices=FIGURES, help="also every question that is answered "
                         "differently by this figure")
     options = parser.parse_args()
-    try:
-        a, b = read_answers(options.a), read_answers(options.b)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    a, b = read_answers(options.a), read_answers(options.b)
     for line in compare(a, b):
         print(line)
     for line in differing(a, b, options.each) if options.each else ():
@@ -31,4 +26,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line():
+        main()

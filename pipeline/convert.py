@@ -3,20 +3,23 @@
     python -m pipeline.convert ckpt.pt models/imported [TOKENIZER_DIR]
 """
 
-import sys
 from pathlib import Path
+
+from pipeline.commands import Parser, one_line
 
 
 def main() -> None:
-    from reprogpt.foreign import convert
+    with one_line():
+        parser = Parser(__doc__)
+        parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+        parser.add_argument("out", type=Path, metavar="OUT", help="the model directory")
+        parser.add_argument("tokenizer", type=Path, metavar="TOKENIZER_DIR", nargs="?",
+                            help="the tokenizer to put into OUT, e.g. data/tokens/tokenizer")
+        options = parser.parse_args()
 
-    if not 2 <= len(sys.argv) - 1 <= 3:
-        sys.exit(__doc__)
-    try:
-        convert(*map(Path, sys.argv[1:]))
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        from reprogpt.foreign import convert
+
+        convert(options.checkpoint, options.out, options.tokenizer)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import sys
 
 from pipeline import ROOT, stage
-from pipeline.places import refuse_links
+from pipeline.machine import check_links
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
         from reprogpt.generated import TASKS
         from reprogpt.transfer import TransferError
 
-        refuse_links()
+        check_links()
         try:
             # First what is small, and most often misspelt.
             fetch_model(cfg.model.init_from, ROOT / "data/init")

@@ -6,44 +6,49 @@
 DIR is a model directory, ours or any GPT-2 in the Hugging Face layout, or a model's id on the Hub.
 """
 
-import argparse
+import re
 import sys
 from pathlib import Path
 
 from pipeline import ROOT
+from pipeline.commands import Parser, one_line, options_named
 from reprogpt.config import ConfigError
 
+HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?"
+"""`gpt2`, `owner/name`, with or without `@revision`."""
 
-def main(arguments: list[str]) -> int:
-    """0, or 2 after one line on standard error."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+
+def main() -> None:
+    parser = Parser(__doc__)
     parser.add_argument("model", metavar="DIR", help="a model directory, or an id such as gpt2")
     parser.add_argument("--out", type=Path, default=ROOT / "metrics/inspect",
                         help="the folder for README.md and the pictures (metrics/inspect)")
     parser.add_argument("--text", default="Hello, I'm a language model,",
                         help="whose tokens' embeddings are shown")
-    options = parser.parse_args(arguments)
-    try:
+    options = parser.parse_args()
+    with options_named({"model.init_from": "DIR"}):
         folder = _fetched(options.model)
-        from reprogpt.inspection import inspect
+    from reprogpt.inspection import inspect
 
-        print(inspect(folder, options.out, options.text))
-    except (ConfigError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    print(inspect(folder, options.out, options.text))
     print(f"with pictures: {options.out}/README.md", file=sys.stderr)
-    return 0
 
 
 def _fetched(name: str) -> Path:
-    if (Path(name) / "config.json").is_file() or Path(name).is_absolute():
-        return Path(name)
+    """The folder that is meant, or that the Hub's model of this name was put into."""
+    folder = Path(name).expanduser()
+    if name and (folder.is_dir() or folder.is_absolute()):
+        return folder
+    if not re.fullmatch(HUB_ID, name) or folder.exists():
+        raise ConfigError(f"DIR={name!r} must be a model directory or a model's id on the Hub, "
+                          "such as gpt2 or owner/name; there is no such directory")
     from reprogpt.corpus.hub import fetch_model
 
-    folder = ROOT / "data/inspect" / name.replace("/", "--")
-    fetch_model(name, folder)
-    return folder
+    kept = ROOT / "data/inspect" / name.replace("/", "--")
+    fetch_model(name, kept)
+    return kept
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with one_line():
+        main()

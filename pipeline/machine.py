@@ -5,8 +5,23 @@ import shutil
 import sys
 from pathlib import Path
 
+from pipeline import ROOT
+from reprogpt.checkout import local_path
 from reprogpt.config import Config, ConfigError
 from reprogpt.launch import gpu_count
+
+PARENTS = ("data", "models", "metrics")
+"""The folders of all outs: DVC finds out only when a stage has ended that one is elsewhere."""
+
+
+def check_links(root: Path = ROOT) -> None:
+    """Raises ConfigError when outs would be written outside of this checkout, by a link."""
+    for name in PARENTS:
+        target = (root / name).resolve()
+        if not target.is_relative_to(root.resolve()):
+            raise ConfigError(f"{name}: is a link to {target}, outside of this checkout, where DVC "
+                              "keeps no outs; make it a folder here, and put DVC's cache there "
+                              "(`dvc cache dir --local FOLDER`), or the whole checkout")
 
 
 def check_slurm(cfg: Config, key: str, instead: str) -> None:
@@ -32,7 +47,7 @@ def check_machine(cfg: Config) -> None:
     if precision == "tf32" and not (gpus and runtime.device in ("auto", "cuda")):
         raise ConfigError("params.yaml: train.precision=tf32 needs a CUDA device; set it to auto "
                           "or float32")
-    init_from = Path(cfg.model.init_from or "").expanduser()
+    init_from = local_path(cfg.model.init_from or "", ROOT)
     if cfg.model.init_from and (init_from / "config.json").is_file():
         from reprogpt.hf import check_shape, read_config  # torch, which takes seconds
 

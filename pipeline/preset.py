@@ -12,12 +12,14 @@ import difflib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.commands import one_line, program
 from reprogpt.config import Config, ConfigError, merge, read_yaml
 from reprogpt.files import write_bytes
 from reprogpt.params_file import flatten
@@ -28,7 +30,10 @@ PARAMS = Path("params.yaml")
 
 
 def names(folder: Path = PRESETS) -> list[str]:
-    """Every preset, in order."""
+    """Every preset, in order. Raises ConfigError where there is no such folder."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}/ does not exist; run from the project's root, "
+                          f"{Path(__file__).resolve().parent.parent}")
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
@@ -131,39 +136,51 @@ def _committed_preset(params: Path) -> str | None:
 
 
 def _edits(params: Path, folder: Path) -> dict[str, Any]:
-    """What ``params`` has that its own preset has not: what writing another one loses."""
+    """What writing another preset loses: what ``params`` has and its own preset (or, of a name
+    that is none, the base) has not.
+
+    Raises ConfigError for a file whose edits cannot be read, and would be lost unnamed.
+    """
+    if not params.exists() or _is_blank(params):
+        return {}
     try:
         mine = read_yaml(params)
-        named = flatten(values_of(str(mine.get("preset")), folder))
-    except ConfigError:
-        return {}
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or remove {params}: it is not overwritten unread") from None
+    own = str(mine.get("preset"))
+    named = flatten(values_of(own if own in names(folder) else BASE, folder))
     return {k: v for k, v in flatten(mine).items() if named.get(k, ...) != v}
+
+
+def _is_blank(file: Path) -> bool:
+    lines = file.read_bytes().splitlines() if file.is_file() else [b"a folder"]
+    return all(line.strip()[:1] in (b"", b"#") for line in lines)
 
 
 def _first_comment(path: Path) -> str:
     return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
-def main(arguments: list[str]) -> int:
-    """Writes params.yaml; 2 after one line on standard error if it cannot."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
+def main(arguments: list[str]) -> None:
+    """Writes params.yaml, or lists the presets. Raises ConfigError."""
+    if arguments in ([], ["-h"], ["--help"]):
+        known = names()
         print("usage: python -m pipeline.preset NAME, where NAME is one of\n")
-        for name in names():
+        for name in known:
             about = "the default" if name == BASE else _first_comment(PRESETS / f"{name}.yaml")
             print(f"  {name:<22} {about}")
-        return 0 if arguments in ([], ["-h"], ["--help"]) else 2
-    try:
-        text = render(arguments[0])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return
+    if len(arguments) > 1 or arguments[0].startswith("-"):
+        raise ConfigError(f"{program()}: takes one NAME, not {shlex.join(arguments)}; without any, "
+                          "it lists them")
+    text = render(arguments[0])
     lost = _edits(PARAMS, PRESETS)
     write_bytes(PARAMS, text.encode())
     print(f"params.yaml: preset {arguments[0]}; dvc repro runs it")
     if lost:
         print("replaced edits: " + ", ".join(f"{k}={v}" for k, v in lost.items()))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with one_line():
+        main(sys.argv[1:])

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import DVC_FILE, ROOT, stage
-from pipeline.machine import check_init, check_machine
-from pipeline.places import refuse_links
+from pipeline.machine import check_init, check_links, check_machine
 from pipeline.sealed import Seal
 from reprogpt.config import Config
 from reprogpt.training.run_dir import Paths
@@ -19,7 +18,7 @@ from reprogpt.training.run_dir import Paths
 
 def main() -> None:
     with stage("train") as cfg:
-        refuse_links()
+        check_links()
         paths = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
                       model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
                       json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),

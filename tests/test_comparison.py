@@ -54,9 +54,26 @@ def test_the_command_and_what_it_refuses(files, tmp_path):
     done = run(*script, str(files[0]), str(files[1]), "--each", "acc", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("question ") == 3
-    (tmp_path / "broken.jsonl").write_text("{}\n")
-    for bad in ("absent.jsonl", "broken.jsonl"):
+    whole = record(1, 0)
+    for bad, content, reason in (
+        ("absent.jsonl", None, "No such file or directory"),
+        ("broken.jsonl", "{}\n", "line 1 has no index"),
+        ("empty.jsonl", "", "it has no question"),
+        ("text.jsonl", json.dumps(whole) + "\nhello\n", "line 2 is not JSON"),
+        ("list.jsonl", "[1]\n", "line 1 is not a record"),
+        ("other.jsonl", json.dumps({**whole, "index": "1"}) + "\n", "line 1 has index '1'"),
+        ("old.jsonl", json.dumps({k: v for k, v in whole.items() if k != "pred_acc"}) + "\n",
+         "line 1 has no pred_acc"),
+    ):
+        if content is not None:
+            (tmp_path / bad).write_text(content)
         done = run(*script, str(tmp_path / bad), str(files[1]), cwd=ROOT)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
-        assert bad in done.stderr
+        assert done.stderr.startswith(f"{tmp_path / bad}: must be a hellaswag.jsonl of the stage "
+                                      f"evaluate: {reason}")
+
+
+def test_runs_without_a_common_question_are_not_compared():
+    with pytest.raises(ValueError, match="none of A's 1 questions is among B's 2"):
+        list(compare({1: record(1, 0)}, {2: record(2, 0), 3: record(3, 0)}))

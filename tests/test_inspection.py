@@ -1,6 +1,7 @@
 """A checkpoint's page, and its pictures, read back by the formats' own rules."""
 
 import struct
+import sys
 import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import inspect_model
+from pipeline.commands import one_line
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
 from reprogpt.hf import save_model
 from reprogpt.inspection import inspect
 from reprogpt.pictures import bars, curves, grey
 from reprogpt.tokenizers import CharTokenizer
-from tests.conftest import ROOT, run
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -84,8 +86,38 @@ def test_a_model_is_shown_with_every_tensor(architecture: str, tmp_path: Path) -
         assert decode((tmp_path / "out/attention.png").read_bytes()).shape == (48, 16)
 
 
-def test_the_command_says_what_is_missing_in_one_line(tmp_path: Path) -> None:
-    done = run("python", "-m", "pipeline.inspect_model", str(tmp_path / "none"), cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0
-    assert "no config.json" in done.stderr
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str) -> str:
+    """The one line that the command ends with."""
+    monkeypatch.setattr(sys, "argv", ["inspect_model", name])
+    with pytest.raises(SystemExit) as end, one_line():
+        inspect_model.main()
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_the_command_says_what_is_missing_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("text")
+    for name, said in ((str(tmp_path / "none"), f"{tmp_path}/none: no config.json; "),
+                       ("folder", "folder: no config.json; "),
+                       (".", ".: no config.json; "),
+                       ("..", "..: no config.json; "),
+                       ("", "DIR='' must be a model directory or a model's id on the Hub"),
+                       ("file", "DIR='file' must be a model directory or a model's id on the Hub"),
+                       ("../a/b", "DIR='../a/b' must be a model directory or a model's id")):
+        assert refused(monkeypatch, capsys, name).startswith(said)
+
+
+def test_a_name_that_the_hub_does_not_know_is_the_argument_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inspect_model, "ROOT", tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = refused(monkeypatch, capsys, "nobody/nothing")
+    assert said.startswith("DIR='nobody/nothing' must be a model directory or a model on the Hub")

@@ -17,6 +17,7 @@ from reprogpt.evals import validation_loss
 from reprogpt.foreign import convert
 from reprogpt.generate import generate
 from reprogpt.rungs import RUNGS
+from reprogpt.tokenizers import CharTokenizer
 
 torch.set_num_threads(1)
 
@@ -112,6 +113,76 @@ def test_what_is_no_such_checkpoint_says_so(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         convert(path, tmp_path / "m")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "m").exists()
+
+
+ARGS = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 12, "bias": True, "vocab_size": 65,
+        "dropout": 0.0}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.save({"model": nanogpt_state(random_model(65), 65), "model_args": ARGS},
+               tmp_path / "ckpt.pt")
+    return tmp_path / "ckpt.pt"
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"n_layer": 3}, "n_layer=3, but it has 2 layers"),
+    ({"n_layer": 1}, "n_layer=1, but it has 2 layers"),
+    ({"n_embd": 32}, r"is \(48,\), but would be \(96,\)"),
+    ({"n_head": 3}, "n_embd=16 must be a multiple of n_head = 3"),
+    ({"block_size": 8}, r"wpe.weight is \(12, 16\), but would be \(8, 16\)"),
+    ({"vocab_size": 64}, r"wte.weight is \(65, 16\), but would be \(64, 16\)"),
+    ({"vocab_size": "65"}, "vocab_size='65' must be a whole number"),
+    ({"n_layer": "2"}, "n_layer=2 must be a whole number >= 1; remove the quotes"),
+])
+def test_settings_that_the_tensors_contradict_are_refused(checkpoint, changes, message):
+    state = torch.load(checkpoint)
+    torch.save({**state, "model_args": {**ARGS, **changes}}, checkpoint)
+    with pytest.raises(ValueError, match=message) as caught:
+        convert(checkpoint, checkpoint.parent / "m")
+    assert "\n" not in str(caught.value)
+    assert not (checkpoint.parent / "m").exists()
+
+
+def test_a_tensor_too_few_or_too_many_is_named(checkpoint):
+    state = torch.load(checkpoint)
+    gain = state["model"].pop("transformer.ln_f.weight")
+    for model, message in ((state["model"], "ln_f.weight is absent"),
+                           ({**state["model"], "transformer.ln_f.weight": gain,
+                             "transformer.ln_g.weight": gain}, r"ln_g.weight is \(16,\)"),
+                           ({**state["model"], "transformer.ln_f.weight": 1}, "is no tensor")):
+        torch.save({**state, "model": model}, checkpoint)
+        with pytest.raises(ValueError, match=message):
+            convert(checkpoint, checkpoint.parent / "m")
+
+
+def test_what_is_in_the_way_is_named_before_anything_is_written(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("hello there, this is a text\n")
+    (tmp_path / "folder").mkdir()
+    cases = [((tmp_path, tmp_path / "m"), "Is a directory; name a .pt file"),
+             ((tmp_path / "none.pt", tmp_path / "m"), "No such file or directory; name a .pt file"),
+             ((tmp_path / "file", tmp_path / "m"), "is no torch checkpoint"),
+             ((checkpoint, tmp_path / "file"), "is a file, and the model needs a folder"),
+             ((checkpoint, tmp_path / "m", tmp_path / "none"), "none: is no folder"),
+             ((checkpoint, tmp_path / "m", tmp_path / "file"), "file: is no folder"),
+             ((checkpoint, tmp_path / "m", tmp_path / "folder"), "holds no tokenizer")]
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message) as caught:
+            convert(*arguments)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "m").exists()
+
+
+def test_a_tokenizer_out_of_a_model_directory_brings_no_weights(checkpoint, tmp_path):
+    CharTokenizer("abc\n").save(tmp_path / "tokenizer")
+    other = random_model(4, seed=5)
+    hf.save_model(tmp_path / "other", other, other.cfg, tmp_path / "tokenizer")
+    convert(checkpoint, tmp_path / "m", tmp_path / "other")
+    assert (tmp_path / "m/char_vocab.json").is_file()
+    loaded, _ = hf.load_model(tmp_path / "m")
+    assert loaded.vocab_size == 65
 
 
 def test_the_command_converts_and_explains(tmp_path, monkeypatch, capsys):

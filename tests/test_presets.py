@@ -183,6 +183,51 @@ class TestCommand:
         assert len(err.splitlines()) == 1
         assert (checkout / "params.yaml").read_bytes() == before
 
+    @pytest.mark.parametrize("text", ["preset: shakespeare\nsample: [\n", "- a\n- list\n"])
+    def test_a_file_that_cannot_be_read_is_not_overwritten(
+        self, checkout: Path, text: str
+    ) -> None:
+        (checkout / "params.yaml").write_text(text)
+        code, out, err = self.preset(checkout, "tiny")
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert err.startswith("params.yaml: ")
+        assert "or remove params.yaml: it is not overwritten unread" in err
+        assert (checkout / "params.yaml").read_text() == text
+
+    @pytest.mark.parametrize("text", [None, "", "# nothing but a comment\n\n"])
+    def test_a_file_with_nothing_to_lose_is_written(
+        self, checkout: Path, text: str | None
+    ) -> None:
+        (checkout / "params.yaml").unlink()
+        if text is not None:
+            (checkout / "params.yaml").write_text(text)
+        assert self.preset(checkout, "tiny")[0] == 0
+        assert read_yaml(checkout / "params.yaml") == values_of("tiny", FOLDER)
+
+    def test_edits_of_a_file_with_an_unknown_preset_are_named_too(self, checkout: Path) -> None:
+        params = checkout / "params.yaml"
+        params.write_text(render("shakespeare", FOLDER).replace("preset: shakespeare", "preset: my")
+                          .replace("top_k: 50", "top_k: 7"))
+        code, out, _ = self.preset(checkout, "tiny")
+        assert code == 0
+        assert "replaced edits: preset=my, sample.top_k=7" in out
+
+    def test_from_another_folder_it_says_where_to_run(self, tmp_path: Path) -> None:
+        for arguments in ((), ("tiny",)):
+            done = run("python", "-m", "pipeline.preset", *arguments, cwd=tmp_path,
+                       PYTHONPATH=str(ROOT))
+            assert (done.returncode, done.stdout) == (2, "")
+            assert done.stderr == (f"presets/ does not exist; run from the project's root, {ROOT}"
+                                   "\n")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("arguments", [("tiny", "char-cpu"), ("--list",)])
+    def test_it_takes_one_name(self, checkout: Path, arguments: tuple[str, ...]) -> None:
+        code, out, err = self.preset(checkout, *arguments)
+        assert (code, out) == (2, "")
+        assert err == (f"python -m pipeline.preset: takes one NAME, not {' '.join(arguments)}; "
+                       "without any, it lists them\n")
+
     def test_without_a_name_lists_them(self, checkout: Path) -> None:
         code, out, _ = self.preset(checkout)
         assert code == 0

@@ -35,7 +35,8 @@ def pieces(model: GPT, tokenizer: Tokenizer, prompt: str, cfg: SampleConfig,
 
 def converse(model_dir: Path, cfg: SampleConfig, seed: int, device: str,
              source: TextIO | None = None, out: TextIO | None = None) -> None:
-    """Reads prompts line by line until the end of input; each sample has the next seed.
+    """Reads prompts line by line until the end of input, or Ctrl-C in place of a prompt; each
+    sample has the next seed.
 
     Raises ValueError when there is no model.
     """
@@ -43,11 +44,14 @@ def converse(model_dir: Path, cfg: SampleConfig, seed: int, device: str,
     model, _ = load_model(model_dir, pick_device(device))
     tokenizer = load_tokenizer(model_dir)
     print(f"{model_dir}: {model.num_parameters():,} parameters. A prompt and Enter; "
-          "Ctrl-D ends, Ctrl-C stops a sample.", file=out)
+          "Ctrl-D ends, Ctrl-C stops a sample or ends.", file=out)
     model = packed(model)  # which has its weights in another form
     while True:
         print("\n> ", end="", file=out, flush=True)
-        line = source.readline()
+        try:
+            line = source.readline()
+        except KeyboardInterrupt:  # no sample to stop: who asks again to stop means all of it
+            line = ""
         if not line:
             print(file=out)
             return
