@@ -196,7 +196,7 @@ def test_a_killed_download_fetches_no_finished_part_again(hub, tmp_path):
 
 
 def test_a_model_comes_without_its_pickles(hub, tmp_path):
-    names = ["config.json", "model.safetensors", "pytorch_model.bin", "vocab.json"]
+    names = ["config.json", "init_from.txt", "model.safetensors", "pytorch_model.bin", "vocab.json"]
     added = {name: name.encode() * 100 for name in names}
     hub.files.update(added)
     try:
