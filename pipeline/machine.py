@@ -2,13 +2,11 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from pipeline import ROOT
 from reprogpt.checkout import local_path
 from reprogpt.config import Config, ConfigError
-from reprogpt.launch import gpu_count
 
 PARENTS = ("data", "models", "metrics")
 """The folders of all outs: DVC finds out only when a stage has ended that one is elsewhere."""
@@ -38,23 +36,18 @@ def check_machine(cfg: Config) -> None:
     check_slurm(cfg, "launcher", "torchrun")
     if runtime.launcher == "slurm":  # the nodes have what they have
         return
-    gpus = gpu_count("cuda")
-    if runtime.device.startswith("cuda") and not gpus:
-        raise ConfigError(f"params.yaml: runtime.device={runtime.device} needs a GPU, and there is "
-                          "none; set it to auto or cpu")
-    if runtime.device == "mps" and sys.platform != "darwin":
-        raise ConfigError("params.yaml: runtime.device=mps is a Mac's; set it to auto or cpu")
-    if precision == "tf32" and not (gpus and runtime.device in ("auto", "cuda")):
-        raise ConfigError("params.yaml: train.precision=tf32 needs a CUDA device; set it to auto "
-                          "or float32")
     init_from = local_path(cfg.model.init_from or "", ROOT)
-    if cfg.model.init_from and (init_from / "config.json").is_file():
-        from reprogpt.hf import check_shape, read_config  # torch, which takes seconds
+    try:  # what follows imports torch, which takes seconds: so only where it is asked for
+        if runtime.device not in ("auto", "cpu") or precision == "tf32":
+            from reprogpt.runtime import pick_device, resolve_precision
 
-        try:
+            resolve_precision(precision, pick_device(runtime.device))
+        if cfg.model.init_from and (init_from / "config.json").is_file():
+            from reprogpt.hf import check_shape, read_config
+
             check_shape(cfg.model, read_config(init_from)[1], init_from)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_init(init_from: str | None, init: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small import random_model
 
 from pipeline import machine
@@ -20,17 +21,17 @@ def config(**changes: Any) -> Config:
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Slurm, no GPU, no Mac."""
+    """No Slurm, no GPU."""
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.setattr(machine, "gpu_count", lambda device: 0)
-    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 @pytest.mark.parametrize(("changes", "said"), [
     ({"runtime": {"launcher": "slurm"}}, "runtime.launcher=slurm needs sbatch"),
-    ({"runtime": {"device": "cuda:1"}}, "runtime.device=cuda:1 needs a GPU"),
-    ({"runtime": {"device": "mps"}}, "runtime.device=mps is a Mac's"),
+    ({"runtime": {"device": "cuda:1"}}, "runtime.device=cuda:1 but torch sees no CUDA device"),
+    ({"runtime": {"device": "mps"}}, "runtime.device=mps but there is none"),
     ({"train": {"precision": "tf32"}}, "train.precision=tf32 needs a CUDA device"),
 ])
 def test_what_is_not_here_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -40,7 +41,8 @@ def test_what_is_not_here_is_refused(changes: dict[str, Any], said: str) -> None
 
 def test_what_is_here_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_machine(config())
-    monkeypatch.setattr(machine, "gpu_count", lambda device: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_machine(config(runtime={"device": "cuda"}, train={"precision": "tf32"}))
     monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/sbatch")
     check_machine(config(runtime={"launcher": "slurm", "device": "cuda"}))
