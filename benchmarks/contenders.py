@@ -129,7 +129,8 @@ def build_nanogpt(size: Size, device: torch.device, checkout: str) -> Step:
     model = scope["GPT"](scope["GPTConfig"](
         n_layer=size.n_layer, n_head=size.n_head, n_embd=size.n_embd, block_size=size.T,
         vocab_size=size.padded_vocab)).to(device)
-    torch.set_float32_matmul_precision("high")
+    if device.type == "cuda":  # its script does so anywhere, but on a CPU it only loses by it
+        torch.set_float32_matmul_precision("high")
     optimizer = model.configure_optimizers(0.1, 6e-4, device.type)
     return plain_step(model, model, optimizer, size, device,
                       lambda: torch.autocast(device.type, torch.bfloat16))
