@@ -170,9 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault in ("truncate", "stall"):
             part = part[:len(part) // 2]
+        self.hub.sent[name] += len(part)  # before the client has it and looks at the count
         self.wfile.write(part)
         self.wfile.flush()
-        self.hub.sent[name] += len(part)
         if fault == "stall":
             time.sleep(4)
         if fault in ("truncate", "stall"):
