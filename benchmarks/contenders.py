@@ -56,7 +56,7 @@ SIZES = {
     "6l": Size(6, 6, 384, 256, 4, 50257),
     "124m": Size(12, 12, 768, 256, 4, 50257),
     "tiny": Size(2, 2, 64, 64, 4, 500, 2),  # to see whether everything runs
-    "gpt2-124m": Size(12, 12, 768, 1024, 64, 50257, 8),  # the lecture's run, on a GPU
+    "gpt2-124m": Size(12, 12, 768, 1024, 64, 50257, 2),  # on a GPU; the lecture has 8 micro-steps
 }
 GPT2_124M = ModelConfig(architecture="gpt", n_layer=12, n_head=12, n_embd=768, block_size=1024,
                         dropout=0.0, bias=True, init_from=None)
@@ -137,7 +137,7 @@ def build_nanogpt(size: Size, device: torch.device, checkout: str) -> Step:
 
 
 def ours(size: Size, device: torch.device, checkout: str, compiled: bool = False,
-         precision: str = "float32", deterministic: bool = True) -> Step:
+         precision: str = "float32", deterministic: bool = True, bias: bool = True) -> Step:
     """The step of `reprogpt.train`, deterministic as the presets have it unless told otherwise."""
     from reprogpt.architectures import build_model
     from reprogpt.config import Config, merge, read_yaml
@@ -147,7 +147,7 @@ def ours(size: Size, device: torch.device, checkout: str, compiled: bool = False
     from reprogpt.training.network import Network
 
     shape = {"n_layer": size.n_layer, "n_head": size.n_head, "n_embd": size.n_embd,
-             "block_size": size.T}
+             "block_size": size.T, "bias": bias}
     cfg = Config.parse(merge(read_yaml(ROOT / "presets/shakespeare.yaml"),
                              {"model": shape, "train": {"batch_tokens": size.tokens}}))
     if device.type == "cpu":
@@ -177,8 +177,11 @@ CONTENDERS: dict[str, Callable[[Size, torch.device, str], Step]] = {
     "reprogpt, bfloat16, compiled": _ours(precision="bfloat16", compiled=True),
     "reprogpt, bfloat16, compiled, any order": _ours(precision="bfloat16", compiled=True,
                                                      deterministic=False),
+    "reprogpt, bfloat16, compiled, any order, no biases": _ours(
+        precision="bfloat16", compiled=True, deterministic=False, bias=False),
 }
-"""The last one lets sums be taken in any order (train.deterministic: false)."""
+"""Any order: sums may be taken in one that changes (train.deterministic: false). No biases: the
+model that nanoGPT trains on a GPU; the others have GPT-2's, as has build-nanogpt."""
 
 
 def field(device: torch.device, peers: dict[str, str | None], compiling: bool) -> dict[str, str]:

@@ -30,7 +30,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
         "hellaswag": ["--examples", "4" if args.small else "500", *device],
         "hellaswag_all": ["--examples", "4" if args.small else "0", "--no-loop", *device],
         "time_to_loss": [str(args.tokens), "--preset", "modern-124m", "--seeds", "1",
-                         "--batch-tokens", "65536", "--steps", "110", "--val-tokens", "1048576",
+                         "--batch-tokens", "32768", "--steps", "285", "--val-tokens", "524288",
                          *nanogpt, *device],
         "speed_ladder": [*device, *(["--layers", "1", "--repeats", "1"] if args.small else [])],
     }

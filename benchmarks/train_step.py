@@ -6,10 +6,10 @@
 
 Every contender (contenders.py) is a process of its own. They take turns, a few steps each, round
 after round, so that whatever else the machine does meets all of them; the figure is the median over
-all rounds, the ratio the median of the rounds' ratios. With ``--apart``, and on a GPU, whose memory
-does not hold them all, one comes after the other. On a machine that is busy with something else,
-`--threads 1 --cpu-time` counts the processor's seconds instead of the clock's. Peers are measured
-from a checkout given by its path, and skipped without one.
+all rounds, the ratio the median of the rounds' ratios. On a GPU one gives its memory back before
+the next one's turn. With ``--apart`` one comes after the other. On a machine that is busy with
+something else, `--threads 1 --cpu-time` counts the processor's seconds instead of the clock's.
+Peers are measured from a checkout given by its path, and skipped without one.
 """
 
 import argparse
@@ -83,6 +83,8 @@ def child(name: str, size: str, device_name: str, checkout: str, clock: str) -> 
             seconds.append(now() - start)
         if not seconds:
             return
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         answers.write(json.dumps(seconds) + "\n")
 
 
@@ -148,7 +150,6 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     device = pick_device(args.device)
-    args.apart |= device.type == "cuda"
     peers = {"nanoGPT": args.nanogpt, "build-nanogpt": args.build_nanogpt}
     names = field(device, peers, not args.no_compile)
     if "reprogpt, bfloat16" not in names and device.type == "cpu":

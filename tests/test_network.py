@@ -74,7 +74,7 @@ def test_logits_in_chunks_of_any_size_change_nothing_but_rounding(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = three_steps(config(), 5)
-    monkeypatch.setattr(network, "CPU_LOGIT_BYTES", 3 * 128 * 4)
+    monkeypatch.setitem(network.LOGIT_BYTES, "cpu", 3 * 128 * 4)
     assert three_steps(config(), 5) == pytest.approx(whole, rel=1e-5)
 
 

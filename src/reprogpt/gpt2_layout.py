@@ -51,6 +51,11 @@ def check_gpt2(config: Mapping[str, Any], path: Path) -> None:
         if found != value:
             raise ValueError(f"{path}/config.json: {key}={found!r} must be {value!r}: only GPT-2 "
                              "and models saved here can be loaded; choose another init_from")
+    shape = {"n_positions": config.get("n_ctx"), **config}
+    for key in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
+        if not isinstance(shape.get(key), int):
+            raise ValueError(f"{path}/config.json: {key}={shape.get(key)!r} must be a whole "
+                             "number; make or fetch the model again")
     width = 4 * config["n_embd"]
     if config.get("n_inner") not in (None, width):
         raise ValueError(f"{path}/config.json: n_inner={config['n_inner']} must be null or "

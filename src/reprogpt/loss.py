@@ -46,10 +46,10 @@ def nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, vocab_size: int,
 class _ChunkedNll(torch.autograd.Function):
     """Head, softmax and cross-entropy over a few rows at a time, gradients on the way.
 
-    At a small width and a vocabulary of 50,257 the float32 logits are by far the largest tensor
-    of a step, and on a CPU their page faults cost more than their arithmetic. Here one buffer
-    serves all chunks. The gradients are computed in forward, while a chunk's softmax is still
-    there, so nothing is recomputed in backward: it only scales them.
+    With a vocabulary of 50,257 the logits are by far the largest tensor of a step. On a CPU their
+    page faults cost more than their arithmetic, on a GPU every look at them counts. Here one
+    buffer serves all chunks. The gradients are computed in forward, while a chunk's softmax is
+    still there, so nothing is recomputed in backward: it only scales them.
     """
 
     @staticmethod
@@ -62,21 +62,17 @@ class _ChunkedNll(torch.autograd.Function):
         grad_weight: Tensor | None = None
         buffer = hidden.new_empty((min(chunk_rows, len(hidden)), len(weight)))
         for x, y, rows in _chunks(hidden, targets, chunk_rows):
-            valid = (y != MASKED)[:, None]
             logits = torch.mm(x, weight.t(), out=buffer[:len(x)])  # (rows, padded V)
-            index = y.clamp(min=0)[:, None]
-            total += (_differentiate(logits, index, vocab_size, cap) * valid).sum()
+            total += _differentiate(logits, y, vocab_size, cap).sum()
             if grad_hidden is not None:
-                # rows without a target are cleared in x and in the product, which are narrow
                 torch.mm(logits, weight, out=grad_hidden[rows])
-                grad_hidden[rows] *= valid
-                left, right = logits.t(), x * valid
+                left = logits.t()
                 if grad_weight is None:
-                    grad_weight = (left @ right).to(head_weight.dtype)
+                    grad_weight = (left @ x).to(head_weight.dtype)
                 elif left.dtype == grad_weight.dtype:
-                    grad_weight.addmm_(left, right)
+                    grad_weight.addmm_(left, x)
                 else:
-                    grad_weight += left @ right
+                    grad_weight += left @ x
         if backward:
             if grad_weight is None:  # a process whose share has no rows
                 grad_weight = torch.zeros_like(head_weight)
@@ -96,11 +92,24 @@ def _chunks(hidden: Tensor, targets: Tensor, size: int) -> Any:
         yield hidden[rows], targets[rows], rows
 
 
-def _differentiate(logits: Tensor, index: Tensor, vocab_size: int, cap: float | None) -> Tensor:
-    """logits (rows, padded V) become the gradient of their nll; returns the nll (rows, 1) float32.
+def _differentiate(logits: Tensor, targets: Tensor, vocab_size: int, cap: float | None) -> Tensor:
+    """logits (rows, padded V) become the gradient of their nll; returns the nll (rows,) float32.
 
-    A few rows at a time, in float32, so that all passes but the first find them in the cache.
+    Both are 0 in a row without a target.
     """
+    if logits.is_cuda:
+        from reprogpt.loss_kernel import differentiate  # triton, which a CPU need not have
+
+        return differentiate(logits, targets, vocab_size, cap)
+    losses = _by_pieces(logits, targets.clamp(min=0)[:, None], vocab_size, cap)[:, 0]
+    masked = targets == MASKED
+    logits[masked], losses[masked] = 0, 0
+    return losses
+
+
+def _by_pieces(logits: Tensor, index: Tensor, vocab_size: int, cap: float | None) -> Tensor:
+    """The same of targets (rows, 1) that are all there, on a CPU: a few rows at a time, in float32,
+    so that all passes but the first find them in the cache."""
     losses, rows = [], max(1, PIECE_LOGITS // logits.size(1))
     wide = logits.dtype == torch.float32
     scratch = None if wide else logits.new_empty(rows, logits.size(1), dtype=torch.float32)

@@ -115,7 +115,8 @@ class Muon(torch.optim.Optimizer):
         # bfloat16 is enough, and on CPUs that only emulate it, slow
         on_gpu = bool(directions) and directions[0].is_cuda
         dtype = self._dtype or (torch.bfloat16 if on_gpu else torch.float32)
-        updates = [torch.empty_like(x, dtype=dtype) for x in directions]
+        updates = [x if owner == rank else torch.empty_like(x, dtype=dtype)
+                   for x, owner in zip(directions, owners, strict=True)]
         alike: dict[torch.Size, list[int]] = {}
         for i, x in enumerate(directions):
             if owners[i] == rank:
@@ -124,7 +125,7 @@ class Muon(torch.optim.Optimizer):
             found = orthogonalize(torch.cat([directions[i] for i in group]), dtype)
             for i, update in zip(group, found.split([len(directions[i]) for i in group]),
                                  strict=True):
-                updates[i].copy_(update)
+                updates[i] = update.contiguous()
         if world > 1:
             sending = [dist.broadcast(update, src=owner, async_op=True)
                        for update, owner in zip(updates, owners, strict=True)]

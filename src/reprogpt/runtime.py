@@ -147,9 +147,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def set_determinism(deterministic: bool, precision: str) -> None:
-    """Same inputs, same bits, on this machine. Costs speed on a GPU (sorted embedding gradients,
-    no cuDNN autotuning) and nothing on a CPU. cuBLAS wants its workspace
-    fixed before CUDA starts: launch.py puts CUBLAS_WORKSPACE_CONFIG into the environment."""
+    """Same inputs, same bits, on this machine. Costs speed on a GPU (another kernel for attention)
+    and nothing on a CPU. cuBLAS wants its workspace fixed before CUDA starts: launch.py puts
+    CUBLAS_WORKSPACE_CONFIG into the environment."""
     torch.use_deterministic_algorithms(deterministic)
     # Filling fresh memory is an aid for debugging, and slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
 from reprogpt.dropout import row_keys
 from reprogpt.generate import generate
-from reprogpt.loss import nll
+from reprogpt.loss import MASKED, nll
 from reprogpt.runtime import peak_flops, resolve_precision
 from tests.training import make_run, read_csv, train, write_tokens
 
@@ -81,6 +81,32 @@ def test_every_fused_attention_agrees_with_the_cpu(backend: str) -> None:
         loss = nll(on_gpu(idx.cuda()), on_gpu.head_weight, idx.cuda(), VOCAB)
     expected = nll(on_cpu(idx), on_cpu.head_weight, idx, VOCAB)
     assert loss.item() == pytest.approx(expected.item(), rel=2e-3)
+
+
+@pytest.mark.parametrize("cap", [None, 4.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_in_chunks_is_torchs(dtype: torch.dtype, cap: float | None) -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    options = {"generator": generator, "device": "cuda"}
+    hidden = torch.randn(300, 64, **options).requires_grad_()
+    weight = torch.randn(50304, 64, **options).requires_grad_()
+    targets = torch.randint(50257, (300,), **options)
+    targets[7] = MASKED
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        loss = nll(hidden, weight, targets, 50257, 128, cap)
+    (0.5 * loss).backward()
+    found = [x.grad.double() for x in (hidden, weight)]
+    x, w = (x.detach().to(dtype).double().requires_grad_() for x in (hidden, weight))
+    logits = (x @ w[:50257].T).to(dtype).double()
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    expected = F.cross_entropy(logits, targets, ignore_index=MASKED, reduction="sum")
+    (0.5 * expected).backward()
+    bound = 1e-5 if dtype == torch.float32 else 1e-2
+    assert loss.item() == pytest.approx(expected.item(), rel=bound)
+    for a, b in zip(found, (x.grad, w.grad)):
+        assert ((a - b).norm() / b.norm()).item() < bound
+    assert not found[0][7].any()
+    assert not found[1][50257:].any()
 
 
 def test_compiled_training_is_eager_training(tmp_path: Path, tokens: Path) -> None:

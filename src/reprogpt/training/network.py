@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from reprogpt import hf
@@ -29,9 +28,9 @@ from reprogpt.shards import read_manifest
 from reprogpt.training.run_dir import RunDir
 from reprogpt.training.sharding import local, local_numel, shard_model
 
-CPU_LOGIT_BYTES = 512 * 50304 * 4
-"""Logits at a time on a CPU, 103 MB: 512 rows of GPT-2's vocabulary in float32, 1024 in bfloat16.
-Fewer rows make narrower products. On a GPU they are computed whole."""
+LOGIT_BYTES = {"cpu": 1024 * 50304 * 2, "cuda": 16384 * 50304 * 2}
+"""Logits at a time where the loss goes in chunks, 103 MB and 1.6 GB: so many rows of GPT-2's
+vocabulary in bfloat16, half in float32. Fewer rows make narrower products."""
 COMPILE_SAVES, COMPILE_COSTS, COMPILE_WIDTH = 1e-6, 20.0, 384
 """What compiling is weighed by on a CPU: the seconds that it saves a token and layer on one core,
 those that it costs a layer of up to 256 positions, and the n_embd beyond which it saves nothing,
@@ -50,7 +49,7 @@ class NextToken(nn.Module):
         # A function, not a module: the parameters keep their names.
         self._compiled = torch.compile(model.forward, dynamic=dynamic) if compile_body else None
 
-    def forward(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
+    def forward(self, idx: Tensor, targets: Tensor, keys: Tensor | None) -> Tensor:
         """idx, targets (b, T) int64, keys (b,) int32 -> sum of nll over the valid targets."""
         x = (self._compiled or self.model)(idx, keys)
         return nll(x, self.model.head_weight, targets, self.model.vocab_size, self.chunk_rows,
@@ -58,7 +57,7 @@ class NextToken(nn.Module):
 
 
 class Network:
-    """``net(idx, targets, keys)`` is the loss; ``net.model`` the bare model behind it."""
+    """``net(part, step)`` is the loss; ``net.model`` the bare model behind it."""
 
     def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any],
                  fsdp: bool = False, growing: bool = False) -> None:
@@ -67,16 +66,16 @@ class Network:
         self.fsdp, self.growing = fsdp, growing
         if self.fsdp:
             shard_model(model)
-        on_cpu, compiled = process.device.type == "cpu", bool(resolved["compile"])
+        compiled = bool(resolved["compile"])
         if compiled:  # where it outlives the run: the same code is compiled once a machine
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
-        # On a CPU the loss goes in chunks, a loop that a compiler would only unroll; and what is
-        # compiled there passes by the hooks that make a sharded model whole.
         dynamic = None if growing else False  # None: what changes its size once is compiled for all
-        row_bytes = len(model.head_weight) * DTYPES[self.precision].itemsize
-        self._step: Any = NextToken(model, CPU_LOGIT_BYTES // row_bytes if on_cpu else None,
-                                    compiled and on_cpu and not self.fsdp, dynamic)
-        if compiled and not on_cpu:
+        rows = self._rows_of_loss(compiled)
+        # A loss in chunks is a loop, which a compiler would only unroll; and a body compiled by
+        # itself passes by the hooks that make a sharded model whole.
+        apart = rows is not None and not self.fsdp
+        self._step: Any = NextToken(model, rows, compiled and apart, dynamic)
+        if compiled and rows is None:
             self._step = torch.compile(self._step, dynamic=dynamic)
 
     @property
@@ -93,19 +92,24 @@ class Network:
     def micro_batch(self) -> int:
         return int(self.resolved["micro_batch"])
 
-    def __call__(self, idx: Tensor, targets: Tensor, keys: Tensor) -> Tensor:
-        with autocast(self.process.device, self.precision), self._attention():
-            loss: Tensor = self._step(idx, targets, keys)
-        return loss
+    def _rows_of_loss(self, compiled: bool) -> int | None:
+        """How many rows of logits there are at a time; None: all of them, by torch's own loss.
 
-    def _attention(self) -> AbstractContextManager[Any]:
-        """On a GPU cuDNN's attention first, which was written for Hopper. Its backward pass
-        promises no fixed order of sums, so a deterministic run keeps torch's own choice."""
-        if self.process.device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
-            return contextlib.nullcontext()
-        order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION,
-                 SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        return sdpa_kernel(order, set_priority=True)
+        On a GPU chunks need Triton's compiler, and float16 the mean's small gradients: a sum's
+        leave its range.
+        """
+        kind = self.process.device.type
+        if kind == "cuda" and (self.fsdp or not compiled or self.precision == "float16"):
+            return None
+        row_bytes = len(self.model.head_weight) * DTYPES[self.precision].itemsize
+        return LOGIT_BYTES[kind] // row_bytes if kind in LOGIT_BYTES else None
+
+    def __call__(self, part: Batch, step: int) -> Tensor:
+        """The sum of nll over the valid targets of a micro-step of ``step``."""
+        keys = row_keys(self.seed, step, part.rows) if self.model.cfg.dropout else None
+        with autocast(self.process.device, self.precision):
+            loss: Tensor = self._step(part.idx, part.targets, keys)
+        return loss
 
     def synced(self, last: bool) -> AbstractContextManager[Any]:
         """The context of one micro-step: gradients are exchanged in the last one only."""
@@ -123,9 +127,8 @@ class Network:
         share = torch.zeros((), device=self.process.device)
         parts = list(batch.micro_steps(self.micro_batch))
         for i, part in enumerate(parts):
-            keys = row_keys(self.seed, step, part.rows)
             with self.synced(last=i == len(parts) - 1):  # forward too: see DDP.no_sync
-                loss = self(part.idx, part.targets, keys) / max(1, batch.valid)
+                loss = self(part, step) / max(1, batch.valid)
                 # DDP averages over processes; the loss is a share of a sum, so undo that.
                 scaler.scale(loss * self.process.world_size).backward()
             share += loss.detach()
@@ -192,8 +195,7 @@ class Network:
     def _throw_away(self, part: Batch, beside: int = 0) -> None:
         """A pass without consequences, with so many bytes of the device taken meanwhile."""
         held = torch.empty(beside, dtype=torch.uint8, device=self.process.device)
-        part = part.to(self.process.device)
-        self(part.idx, part.targets, row_keys(self.seed, 0, part.rows)).backward()
+        self(part.to(self.process.device), 0).backward()
         self.model.zero_grad(set_to_none=True)
         del held
 

@@ -1,0 +1,72 @@
+"""The softmax of the loss on a GPU: one kernel, a row of logits at a time, written over itself.
+
+A row of GPT-2's vocabulary is 100 kB in bfloat16. It is read from the GPU's memory once, for its
+log-sum-exp; the second look, for the gradient, finds it in the cache. What torch's compiler makes
+of the same formulas reads and writes the logits once more each (docs/speed.md has the times).
+
+Needs Triton, which comes with torch's CUDA builds: import this file only where it runs.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+BLOCK, WARPS = 4096, 4
+"""Values of a row at a time, and the warps that share them."""
+
+
+@triton.jit
+def _tanh(x):  # type: ignore[no-untyped-def]
+    return 2 * tl.sigmoid(2 * x) - 1
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _differentiate_row(logits, targets, sums, stride, WIDTH: tl.constexpr,  # type: ignore
+                       VOCAB: tl.constexpr, CAP: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    logits += row * stride
+    target = tl.load(targets + row)
+    columns = tl.arange(0, BLOCK)
+    highest, total = -float("inf"), 0.0
+    for start in range(0, WIDTH, BLOCK):
+        at = start + columns  # masked by WIDTH, whose tiles are whole: loads of 16 bytes
+        x = tl.load(logits + at, mask=at < WIDTH, other=0.0).to(tl.float32)
+        if CAP is not None:
+            x = CAP * _tanh(x / CAP)
+        x = tl.where(at < VOCAB, x, -float("inf"))
+        before, highest = highest, tl.maximum(highest, tl.max(x, 0))
+        total = (total * tl.exp2((before - highest) * LOG2_E)
+                 + tl.sum(tl.exp2((x - highest) * LOG2_E), 0))
+    log_sum = highest + tl.log2(total) / LOG2_E
+    tl.store(sums + row, log_sum)
+    for start in range(0, WIDTH, BLOCK):
+        at = start + columns
+        x = tl.load(logits + at, mask=at < WIDTH, other=0.0).to(tl.float32)
+        bend = 0.0
+        if CAP is not None:
+            bend = _tanh(x / CAP)
+            x = CAP * bend
+        p = tl.exp2((x - log_sum) * LOG2_E)
+        gradient = p - tl.where(at == target, 1.0, 0.0)
+        gradient = tl.where((at < VOCAB) & (target >= 0), gradient, 0.0)
+        if CAP is not None:
+            gradient *= 1 - bend * bend  # d tanh
+        tl.store(logits + at, gradient.to(logits.dtype.element_ty), mask=at < WIDTH)
+
+
+def differentiate(logits: Tensor, targets: Tensor, vocab_size: int, cap: float | None) -> Tensor:
+    """logits (rows, padded V) become the gradient of their nll; returns the nll (rows,) float32.
+
+    targets (rows,) int64, MASKED where both are 0. Any float dtype; the arithmetic is float32, and
+    the same every time.
+    """
+    at_target = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0].float()
+    if cap is not None:
+        at_target = cap * torch.tanh(at_target / cap)
+    sums = torch.empty_like(at_target)
+    _differentiate_row[(len(logits),)](
+        logits, targets, sums, logits.stride(0), WIDTH=logits.size(1), VOCAB=vocab_size,
+        CAP=cap, BLOCK=BLOCK, num_warps=WARPS)
+    return (sums - at_target).masked_fill_(targets < 0, 0)
