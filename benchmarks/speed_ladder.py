@@ -73,7 +73,10 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
     yield (r := replace(r, name="flash attention", flash=True))
     yield (r := replace(r, name="padded vocabulary", multiple=64))
     yield (r := replace(r, name="fused AdamW", fused=True))
-    if device.type == "cpu":  # not in the lecture: loss.py, head and loss in parts
+    # Not in the lecture: loss.py, head and loss in parts; on a GPU by a kernel, which needs Triton.
+    if device.type == "cuda" and compiling:
+        yield (r := replace(r, name="loss in chunks", chunk=16384))
+    if device.type == "cpu":
         rows = 1024 if r.precision == "bfloat16" else 512
         yield (r := replace(r, name="loss in chunks", chunk=rows))
         yield (r := replace(r, name="attention in blocks", blocks=True))  # attention.py

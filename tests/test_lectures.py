@@ -76,7 +76,7 @@ def test_both_lectures_are_there_whole() -> None:
 
 def test_the_speed_ladder_has_the_lectures_rungs_in_its_order() -> None:
     climbed = [rung.name for rung in speed_ladder.rungs(torch.device("cuda"), 4, True)]
-    assert climbed == [*speed_ladder.LECTURE, "4 micro-steps"]
+    assert climbed == [*speed_ladder.LECTURE, "loss in chunks", "4 micro-steps"]
     last = list(speed_ladder.rungs(torch.device("cpu"), 4, False))[-1]
     assert (last.flash, last.multiple, last.fused, last.compile) == (True, 64, True, False)
 

@@ -80,6 +80,18 @@ def test_any_number_of_processes_trains_alike(tmp_path: Path, tokens: Path, stra
             assert all(torch.equal(replica[k], v) for k, v in replicas[0].items())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a C++ compiler at work, on a machine that may be busy
+def test_compiled_processes_train_alike(tmp_path: Path, tokens: Path) -> None:
+    changes = {"train": {"batch_tokens": 13 * 16, "max_steps": 5, "warmup_steps": 2},
+               "model": {"n_layer": 1}}
+    alone = make_run(tmp_path / "alone", tokens, **changes)
+    train(alone)  # 13 rows; the two have parts of 4 and 3, and of 3 and 3
+    two = make_run(tmp_path / "two", tokens, runtime={"micro_batch": 4, "compile": True}, **changes)
+    train(two, 2)
+    assert losses(two) == pytest.approx(losses(alone), abs=1e-5)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 12])
 def test_any_micro_batch_trains_alike(tmp_path: Path, tokens: Path, straight: RunDir,
                                       micro_batch: int) -> None:

@@ -98,7 +98,7 @@ class FixedStep:
         columns = torch.arange(self._cache.capacity, device=column.device)
         mask = (columns <= column) & (columns >= self._pads)  # (B, S)
         # Fused kernels share their work by queries, of which there is one: two plain products
-        # take a third of the time.
+        # take half of the time.
         with sdpa_kernel(SDPBackend.MATH):
             hidden = self._model(self._idx, positions=column - self._pads,
                                  mask=mask[:, None, None], cache=self._cache)

@@ -102,14 +102,14 @@ def _differentiate(logits: Tensor, targets: Tensor, vocab_size: int, cap: float 
 
         return differentiate(logits, targets, vocab_size, cap)
     losses = _by_pieces(logits, targets.clamp(min=0)[:, None], vocab_size, cap)[:, 0]
-    masked = targets == MASKED
-    logits[masked], losses[masked] = 0, 0
-    return losses
+    masked = (targets == MASKED).nonzero()[:, 0]  # row by row: a mask would touch every logit
+    logits.index_fill_(0, masked, 0)
+    return losses.index_fill_(0, masked, 0)
 
 
 def _by_pieces(logits: Tensor, index: Tensor, vocab_size: int, cap: float | None) -> Tensor:
-    """The same of targets (rows, 1) that are all there, on a CPU: a few rows at a time, in float32,
-    so that all passes but the first find them in the cache."""
+    """The same for index (rows, 1), a target in every row, on a CPU: a few rows at a time, in
+    float32, so that all passes but the first find them in the cache."""
     losses, rows = [], max(1, PIECE_LOGITS // logits.size(1))
     wide = logits.dtype == torch.float32
     scratch = None if wide else logits.new_empty(rows, logits.size(1), dtype=torch.float32)

@@ -31,7 +31,7 @@ def _differentiate_row(logits, targets, sums, stride, WIDTH: tl.constexpr,  # ty
     columns = tl.arange(0, BLOCK)
     highest, total = -float("inf"), 0.0
     for start in range(0, WIDTH, BLOCK):
-        at = start + columns  # masked by WIDTH, whose tiles are whole: loads of 16 bytes
+        at = start + columns  # masked by WIDTH: a padded one has whole tiles, loads of 16 bytes
         x = tl.load(logits + at, mask=at < WIDTH, other=0.0).to(tl.float32)
         if CAP is not None:
             x = CAP * _tanh(x / CAP)
@@ -62,11 +62,14 @@ def differentiate(logits: Tensor, targets: Tensor, vocab_size: int, cap: float |
     targets (rows,) int64, MASKED where both are 0. Any float dtype; the arithmetic is float32, and
     the same every time.
     """
+    assert logits.stride(1) == 1, "rows that lie in one piece"
+    targets = targets.contiguous()
     at_target = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0].float()
     if cap is not None:
         at_target = cap * torch.tanh(at_target / cap)
     sums = torch.empty_like(at_target)
-    _differentiate_row[(len(logits),)](
-        logits, targets, sums, logits.stride(0), WIDTH=logits.size(1), VOCAB=vocab_size,
-        CAP=cap, BLOCK=BLOCK, num_warps=WARPS)
+    with torch.cuda.device(logits.device):  # Triton launches on the current one
+        _differentiate_row[(len(logits),)](
+            logits, targets, sums, logits.stride(0), WIDTH=logits.size(1), VOCAB=vocab_size,
+            CAP=cap, BLOCK=BLOCK, num_warps=WARPS)
     return (sums - at_target).masked_fill_(targets < 0, 0)

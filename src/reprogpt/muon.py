@@ -115,8 +115,8 @@ class Muon(torch.optim.Optimizer):
         # bfloat16 is enough, and on CPUs that only emulate it, slow
         on_gpu = bool(directions) and directions[0].is_cuda
         dtype = self._dtype or (torch.bfloat16 if on_gpu else torch.float32)
-        updates = [x if owner == rank else torch.empty_like(x, dtype=dtype)
-                   for x, owner in zip(directions, owners, strict=True)]
+        updates = {i: torch.empty_like(x, dtype=dtype)
+                   for i, x in enumerate(directions) if owners[i] != rank}
         alike: dict[torch.Size, list[int]] = {}
         for i, x in enumerate(directions):
             if owners[i] == rank:
@@ -127,11 +127,11 @@ class Muon(torch.optim.Optimizer):
                                  strict=True):
                 updates[i] = update.contiguous()
         if world > 1:
-            sending = [dist.broadcast(update, src=owner, async_op=True)
-                       for update, owner in zip(updates, owners, strict=True)]
+            sending = [dist.broadcast(updates[i], src=owner, async_op=True)
+                       for i, owner in enumerate(owners)]
             for work in sending:
                 work.wait()
-        return updates
+        return [updates[i] for i in range(len(directions))]
 
     @staticmethod
     def _owners(matrices: list[Tensor], world: int) -> list[int]:

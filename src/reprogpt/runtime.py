@@ -153,7 +153,6 @@ def set_determinism(deterministic: bool, precision: str) -> None:
     torch.use_deterministic_algorithms(deterministic)
     # Filling fresh memory is an aid for debugging, and slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not deterministic
     tf32 = "tf32" if precision != "float32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = tf32
     torch.backends.cudnn.fp32_precision = tf32

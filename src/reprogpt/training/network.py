@@ -40,7 +40,8 @@ CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
 
 
 class NextToken(nn.Module):
-    """The model and its loss as one module, so that both are compiled and wrapped together."""
+    """The model and its loss as one module, so that both are wrapped together: and compiled, unless
+    ``compile_body`` leaves the loss out."""
 
     def __init__(self, model: GPT, chunk_rows: int | None, compile_body: bool = False,
                  dynamic: bool | None = False) -> None:
@@ -50,7 +51,7 @@ class NextToken(nn.Module):
         self._compiled = torch.compile(model.forward, dynamic=dynamic) if compile_body else None
 
     def forward(self, idx: Tensor, targets: Tensor, keys: Tensor | None) -> Tensor:
-        """idx, targets (b, T) int64, keys (b,) int32 -> sum of nll over the valid targets."""
+        """idx, targets (b, T) int64, keys (b,) int32 or None -> sum of nll over the targets."""
         x = (self._compiled or self.model)(idx, keys)
         return nll(x, self.model.head_weight, targets, self.model.vocab_size, self.chunk_rows,
                    getattr(self.model, "logit_softcap", None))
@@ -73,8 +74,8 @@ class Network:
         rows = self._rows_of_loss(compiled)
         # A loss in chunks is a loop, which a compiler would only unroll; and a body compiled by
         # itself passes by the hooks that make a sharded model whole.
-        apart = rows is not None and not self.fsdp
-        self._step: Any = NextToken(model, rows, compiled and apart, dynamic)
+        body_alone = rows is not None and not self.fsdp
+        self._step: Any = NextToken(model, rows, compiled and body_alone, dynamic)
         if compiled and rows is None:
             self._step = torch.compile(self._step, dynamic=dynamic)
 
@@ -95,8 +96,8 @@ class Network:
     def _rows_of_loss(self, compiled: bool) -> int | None:
         """How many rows of logits there are at a time; None: all of them, by torch's own loss.
 
-        On a GPU chunks need Triton's compiler, and float16 the mean's small gradients: a sum's
-        leave its range.
+        On a GPU they need Triton (loss_kernel.py), which a run that compiles nothing may lack. And
+        float16 needs the mean's small gradients: a sum's leave its range.
         """
         kind = self.process.device.type
         if kind == "cuda" and (self.fsdp or not compiled or self.precision == "float16"):
@@ -175,8 +176,10 @@ class Network:
         try:
             self._throw_away(part, bytes_a_parameter * parameters)
             full = False
-        except torch.OutOfMemoryError:
-            full = True
+        except RuntimeError as error:  # torch's own error, and Triton's
+            full = "out of memory" in str(error)
+            if not full:
+                raise
         if full:
             self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
