@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:1] = [str(ROOT), str(ROOT / "src")]
 
 from benchmarks.machine import heading, write
 from pipeline import PARAMS_FILE

@@ -27,4 +27,8 @@ def params(rung: str | None = None) -> Config:
     if rung is not None and rung not in rungs:
         wrong = f"rungs has no {rung}" if rung else "climbing takes a rung's name"
         raise ConfigError(f"{PARAMS_FILE}: {wrong}; there are: {', '.join(rungs)}")
-    return Config.parse(merge(shared, rungs[rung] if rung else {}), source=str(PARAMS_FILE))
+    cfg = Config.parse(merge(shared, rungs[rung] if rung else {}), source=str(PARAMS_FILE))
+    if cfg.model.init_from is not None:
+        raise ConfigError(f"{PARAMS_FILE}: model.init_from={cfg.model.init_from!r} must be null: a "
+                          "rung begins with random weights; remove it")
+    return cfg

@@ -67,6 +67,8 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
     except ValueError as error:
         stop(str(error), 1)
     except OSError as error:
+        if error.errno is None:  # the library's own: what cannot be fetched, what is damaged
+            stop(f"{name}: {error}", 1)
         if error.errno not in DISK:
             raise
         stop(f"{name}: {unwritable(error)}", 1)

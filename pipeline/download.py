@@ -1,7 +1,5 @@
 """Stage download: the corpus, HellaSwag, initial weights -> data/raw, data/hellaswag, data/init."""
 
-import sys
-
 from pipeline import ROOT, stage
 from pipeline.machine import check_links
 
@@ -12,16 +10,12 @@ def main() -> None:
         from reprogpt.corpus.hellaswag_source import fetch_hellaswag
         from reprogpt.corpus.hub import fetch_model
         from reprogpt.generated import TASKS
-        from reprogpt.transfer import TransferError
 
         check_links()
-        try:
-            # First what is small, and most often misspelt.
-            fetch_model(cfg.model.init_from, ROOT / "data/init")
-            meta = download(cfg.download, ROOT / "data/raw", TASKS)
-            fetch_hellaswag(ROOT / "data/hellaswag")
-        except TransferError as error:
-            sys.exit(f"download: {error}")
+        # First what is small, and most often misspelt.
+        fetch_model(cfg.model.init_from, ROOT / "data/init")
+        meta = download(cfg.download, ROOT / "data/raw", TASKS)
+        fetch_hellaswag(ROOT / "data/hellaswag")
         print(f"{meta.corpus}: {meta.documents:,} documents, {meta.bytes:,} bytes of text")
 
 

@@ -1,4 +1,4 @@
-"""Stage train: data/tokens + data/init -> models/gpt, metrics/train.csv, metrics/train.json.
+"""Stage train: data/tokens + data/init -> models/gpt, metrics/train*.
 
     python -m pipeline.train
 

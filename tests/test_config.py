@@ -1,16 +1,20 @@
 """params.yaml is checked at the border: what is wrong is said in one line, with the fix."""
 
 import copy
+import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from reprogpt.config import ARCHITECTURES, CORPORA, Config, ConfigError, merge, read_yaml
+from reprogpt.files import write_json
 from tests.conftest import ROOT
 
 BASE = read_yaml(ROOT / "presets/shakespeare.yaml")
@@ -251,3 +255,25 @@ def test_params_yaml_spells_out_every_value_that_is_no_switch() -> None:
     """A section read from params.yaml needs no default: what runs is what the file says."""
     for name, field in Config.model_fields.items():
         assert field.is_required(), name
+
+
+def test_what_params_leave_out_means_what_it_always_meant() -> None:
+    """A default is in no lock and in no fingerprint: changed, it would make old results lie. A new
+    meaning wants a new name. Added one: UPDATE_GOLDEN=1 python -m pytest tests/test_config.py"""
+    golden = Path(__file__).parent / "golden/defaults.json"
+    found = {f"{section}.{key}": repr(field.get_default(call_default_factory=True))
+             for section, model in sections(Config) for key, field in model.model_fields.items()
+             if not field.is_required()}
+    if os.environ.get("UPDATE_GOLDEN"):
+        write_json(golden, dict(sorted(found.items())))
+    assert len(found) > 30
+    assert found == json.loads(golden.read_text())
+
+
+def sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every section below ``model``, by its class's name."""
+    for field in model.model_fields.values():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield kind.__name__, kind
+                yield from sections(kind)

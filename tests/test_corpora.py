@@ -1,5 +1,6 @@
 """Corpora: every format of file, the limits, what is kept between runs, adopted shards."""
 
+import codecs
 import csv
 import gzip
 import hashlib
@@ -110,6 +111,12 @@ def test_a_text_file_is_one_document_unchanged(name, monkeypatch):
         data = zstandard.compress(data)
     got = ["".join(d.texts()) for d in read_file(name, lambda: io.BytesIO(data), "")]
     assert got == [text]
+
+
+@pytest.mark.parametrize("start", [codecs.BOM_UTF8, b" " * 100 + b"\n"])
+def test_an_array_may_have_something_before_it(start):
+    got = read_file("a.json", lambda: io.BytesIO(start + b'[{"body": "x"}]'), "body")
+    assert [d.text for d in got] == ["x"]
 
 
 @pytest.mark.parametrize(("name", "data", "message"), [
@@ -384,6 +391,19 @@ def test_shards_are_adopted_as_they_are(tmp_path, track):
         place.write_bytes(place.read_bytes()[:-2])
         with pytest.raises(ValueError, match=r"fineweb_val_000000\.bin: has 2022 bytes"):
             TokenStream(tmp_path / "out", "val")
+
+
+def test_shards_are_adopted_in_a_copy_of_dvcs(tmp_path, monkeypatch):
+    make_shards(tmp_path / "in")
+    cfg, metas = TOKENIZE.model_copy(update={"track": "manifest"}), []
+    for place in (tmp_path, tmp_path / ".dvc/tmp/exps/tmp1"):
+        place.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(place)
+        download(config(corpus="shards", files=["in/*"]), Path("raw"))
+        metas.append(Path("raw/meta.json").read_bytes())
+        tokenize(cfg, Path("raw"), Path("out"))
+        assert TokenStream(Path("out"), "val", "full").n_tokens == 500
+    assert metas[0] == metas[1]
 
 
 def spoil(change):

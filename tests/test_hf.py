@@ -207,6 +207,17 @@ def test_what_cannot_be_loaded_is_refused_in_a_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("text", "message"), [
+    ("[]", "must hold a mapping"), ('{"model_type": "reprogpt"}', "config.json"),
+    ('{"model_type": "reprogpt", "reprogpt": {"n_layer": 1}}', "config.json"),
+])
+def test_a_damaged_config_is_told_in_a_line(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        hf.read_config(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_untied_head_is_refused(tmp_path):
     cfg = config()
     hf.save_model(tmp_path / "m", model_of(cfg), cfg, None)

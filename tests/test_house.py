@@ -53,6 +53,13 @@ def test_a_file_imports_only_what_stands_above_it(name: str) -> None:
     assert imported(name) <= above, f"{sorted(imported(name) - above)} stand below {name}"
 
 
+@pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "benchmarks").glob("*.py")))
+def test_a_benchmark_measures_the_checkout_that_it_stands_in(script: str) -> None:
+    text = (ROOT / "benchmarks" / script).read_text()
+    if "__main__" in text and re.search(r"(?m)^from (reprogpt|pipeline)", text):
+        assert re.search(r'sys\.path.*"src"', text)
+
+
 def test_no_file_is_a_drawer() -> None:
     names = {part for file in FILES for part in file.split(".")}
     assert not {"utils", "util", "common", "helpers", "misc"} & names

@@ -1,6 +1,7 @@
 """The ladder: its stages list what they import, and a rung is climbed from text to figures."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def test_rungs_differ_in_nothing_but_what_they_add() -> None:
             assert cfg.train == first.train
     with pytest.raises(ConfigError, match="rungs has no heads"):
         rungs.params("heads")
+
+
+def test_a_rung_begins_with_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = rungs.PARAMS_FILE.read_text()
+    (tmp_path / "params.yaml").write_text(re.sub(r"init_from: \S+", "init_from: gpt2", text))
+    monkeypatch.setattr(rungs, "PARAMS_FILE", tmp_path / "params.yaml")
+    with pytest.raises(ConfigError, match="init_from='gpt2' must be null: a rung begins"):
+        rungs.params(NAMES[0])
 
 
 def test_a_rungs_seal_covers_its_own_params() -> None:

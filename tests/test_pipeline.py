@@ -200,6 +200,8 @@ def test_a_config_error_inside_a_stage_is_one_line_and_exit_code_2(checkout: Pat
     ("OSError(28, 'No space left on device', 'metrics/x')", 1,
      "sample: metrics/x: No space left on device; free some space, then the same command goes on "
      "from what is finished\n"),
+    ("OSError('x: a damaged piece was removed; run the stage again')", 1,
+     "sample: x: a damaged piece was removed; run the stage again\n"),
     ("KeyboardInterrupt", 130,
      "sample: interrupted; the same command goes on from what is finished\n"),
 ])

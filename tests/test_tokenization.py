@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from reprogpt.corpus.collect import Source, collect
 from reprogpt.corpus.raw import Document, Meta, read_documents, read_meta, write_meta
 from reprogpt.encoding.cuts import safe_cut
 from reprogpt.encoding.encoder import encoder
+from reprogpt.encoding.executors import Processes
 from reprogpt.encoding.pieces import cut
 from reprogpt.params_file import ConfigError
 from reprogpt.shards import TokenStream, read_manifest
@@ -268,6 +270,27 @@ def test_a_damaged_cache_is_noticed(tmp_path):
         path.write_bytes(bytes(data))
     assert tokenize(config(), folder, tmp_path / "out") == first
     TokenStream(tmp_path / "out", "train", "full")
+
+
+@pytest.mark.parametrize("spoiled", [b"", bytes(300), None])
+def test_a_torn_record_of_a_piece_is_made_anew(tmp_path, spoiled):
+    folder = raw(tmp_path / "raw", [f"text number {n}, " * 200 for n in range(20)])
+    first = tokenize(config(), folder, tmp_path / "out", piece_bytes=2000)
+    for path in (tmp_path / "cache/pieces").rglob("*.npz"):
+        path.write_bytes(path.read_bytes()[:-30] if spoiled is None else spoiled)
+    assert tokenize(config(), folder, tmp_path / "out", piece_bytes=2000) == first
+
+
+def _killed(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_killed_process_ends_the_stage_in_a_line():
+    with (Processes(2) as processes,
+          pytest.raises(ValueError, match="was killed, perhaps because memory ran out")):
+        list(processes.map(_killed, range(6)))
 
 
 def test_masked_documents_carry_their_spans_by_character(tmp_path):

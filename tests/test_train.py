@@ -233,6 +233,9 @@ def test_a_resume_under_other_numerics_says_so(tmp_path: Path, tokens: Path,
     Trainer(run, Process(0, 1, torch.device("cpu")))
     said = capsys.readouterr().err
     assert "no longer bit-identical" in said
+    other = make_run(tmp_path, tokens, runtime={"micro_batch": 3})
+    Trainer(other, Process(0, 1, torch.device("cpu")))
+    assert "micro_batch 5 -> 3" in capsys.readouterr().err
     assert "threads 96 -> " in said
     assert "torch 1.0 -> " in said
 

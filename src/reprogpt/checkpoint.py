@@ -58,11 +58,11 @@ def load(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]
         expected = path.with_suffix(".sha256").read_text()
         found = sha256_of(path)
         if found != expected:
-            raise ValueError(f"its sha256 is {found[:12]}..., not {expected[:12]}...")
+            raise ValueError(f"{path}: its sha256 is {found[:12]}..., not {expected[:12]}...")
         with path.open("rb") as file:
             state: dict[str, Any] = torch.load(file, map_location, weights_only=True)
     except OSError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{path}: {error.strerror}") from None
     return state
 
 
@@ -81,7 +81,7 @@ def latest(run: Path, warn: Callable[[str], None] | None = None) -> dict[str, An
             spoiled = path.with_suffix(".spoiled")
             path.replace(spoiled)
             path.with_suffix(".sha256").unlink(missing_ok=True)
-            (warn or _to_stderr)(f"{path}: {error}; set aside as {spoiled.name}, "
+            (warn or _to_stderr)(f"{error}; set aside as {spoiled.name}, "
                                  "continuing from the checkpoint before it")
     return None
 

@@ -39,7 +39,7 @@ __all__ = ["BatchRampConfig", "Config", "ConfigError", "DownloadConfig", "Evalua
 
 CORPORA = ("shakespeare", "tinyshakespeare", "fineweb-edu", "hub", "files", "shards", "addition",
            "calculator")
-"""What `download.corpus` may name: corpora.py, adopt.py and tasks.py."""
+"""What `download.corpus` may name: corpora.py, adopt.py and generated.py."""
 SAMPLES_BYTES = 16 << 30
 """What the samples may keep in memory: as much as a common GPU, or a laptop, has."""
 ARCHITECTURES = ("gpt", "bigram", "average", "head", "multihead", "feedforward", "blocks",

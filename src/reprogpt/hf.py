@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
+from reprogpt.explain import explain
 from reprogpt.files import sync_folder
 from reprogpt.gpt2_layout import (
     OWN_TYPE,
@@ -163,8 +165,13 @@ def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
     except ValueError as error:
         raise ValueError(f"{path}/config.json: is damaged ({error}); make or fetch the model "
                          "again") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}/config.json: must hold a mapping; make or fetch the model again")
     if config.get("model_type") == OWN_TYPE:
-        return config, ModelConfig.model_validate(config[OWN_TYPE])
+        try:
+            return config, ModelConfig.model_validate(config.get(OWN_TYPE))
+        except ValidationError as error:
+            raise ValueError(explain(error, ModelConfig, f"{path}/config.json")) from None
     check_gpt2(config, path)
     return config, _from_config(config)
 

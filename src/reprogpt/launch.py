@@ -107,8 +107,9 @@ def _tell(child: subprocess.Popen[bytes], run: RunDir, signum: int) -> None:
     if _queues(run):
         subprocess.run(["scancel", "--batch", "--signal=TERM", f"--name={_job_name(run)}"],
                        check=False)
-    else:
-        child.send_signal(signum)
+    else:  # srun takes SIGINT for a question, and passes others on
+        slurm = run.config.runtime.launcher == "slurm"
+        child.send_signal(signal.SIGTERM if slurm else signum)
 
 
 def processes(run: RunDir) -> int:

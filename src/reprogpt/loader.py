@@ -47,7 +47,7 @@ class Batch:
     def micro_steps(self, micro_batch: int) -> Iterator["Batch"]:
         """The same rows in parts as even as can be, at most ``micro_batch`` rows each.
 
-        As many parts on every process, the last perhaps empty: FSDP's passes are joint ones.
+        As many parts on every process, the first perhaps empty: FSDP's passes are joint ones.
         """
         rows = len(self.rows)
         parts = -(-max(rows, self.most) // micro_batch)

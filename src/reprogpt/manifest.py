@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reprogpt.checkout import local_path
 from reprogpt.files import write_json
 from reprogpt.mirrors import cache_dir
 
@@ -31,7 +32,7 @@ class Shard:
         if self.path is None:
             return folder / self.name
         kind, _, key = self.path.partition("cache:")
-        return cached_shard_path(key) if not kind else Path(self.path)
+        return cached_shard_path(key) if not kind else local_path(self.path)
 
 
 def cached_shard_path(key: str) -> Path:

@@ -30,7 +30,7 @@ The padding lives in memory only; no file holds it, and no loss or sample sees i
 
 
 class Cache(Protocol):
-    """Keys and values of the positions already computed (generate.py has one)."""
+    """Keys and values of the positions already computed (decoding.py has one)."""
 
     length: int
     """How many positions those are, until the last layer has appended the next ones."""

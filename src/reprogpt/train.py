@@ -211,8 +211,9 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.clock, self.best = Clock(self.process.device, state["seconds"]), state["best"]
         self.recent.extend(state["recent"])
-        changed = [f"{k} {v} -> {self._numerics()[k]}" for k, v in state["numerics"].items()
-                   if self._numerics().get(k) != v]
+        was, now = (old | new for old, new in ((state["numerics"], state["resolved"]),
+                                               (self._numerics(), self.net.resolved)))
+        changed = [f"{k} {was[k]} -> {now[k]}" for k in was.keys() & now if was[k] != now[k]]
         if self.process.is_first:
             print(f"continuing run {self.run_dir.path.name} from step {self.step}",
                   file=sys.stderr)
@@ -222,13 +223,20 @@ class Trainer:
         return list(state["rows"])
 
     def _numerics(self) -> dict[str, str]:
-        return numerics(self.process.device) | {"processes": str(self.process.world_size)}
+        runtime = self.cfg.runtime
+        return numerics(self.process.device) | {
+            "processes": str(self.process.world_size), "parallel": runtime.parallel,
+            "shard_optimizer": str(runtime.shard_optimizer)}
 
     def _finish(self, weights: dict[str, Tensor]) -> None:
         cfg = self.cfg.train
         if cfg.keep == "best" and self.best is not None:
-            best = checkpoint.load(self.run_dir.path / f"best_{int(self.best['step']):06d}.pt")
-            weights = best["model"]
+            best = self.run_dir.path / f"best_{int(self.best['step']):06d}.pt"
+            try:
+                weights = checkpoint.load(best)["model"]
+            except ValueError as error:
+                raise ValueError(f"{error}; it was the best model: remove {self.run_dir.path} to "
+                                 "train anew") from None
         model = build_model(self.cfg.model, self.model.vocab_size)
         model.load_state_dict(weights)
         hf.save_model(Path(self.run_dir.paths.model), model, self.cfg.model,

@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -141,9 +142,9 @@ def _jsonl(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Docume
 
 def _json(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
     """One array of objects, or, as is common under this name too, one object a line."""
-    start = file.read(64).lstrip()
-    rest = io.BytesIO(start + file.read())  # an array cannot be read in parts
-    if not start.startswith(b"["):
+    data = file.read().removeprefix(codecs.BOM_UTF8)  # an array cannot be read in parts
+    rest = io.BytesIO(data)
+    if not re.match(rb"\s*\[", data):
         yield from _jsonl(name, rest, field, first)
         return
     try:

@@ -1,6 +1,6 @@
 """Shards that others made, checked and taken over without tokenizing again.
 
-llm.c's and modded-nanogpt's `.bin` (the format of shards.py) and build-nanogpt's `.npy` (a plain
+llm.c's and modded-nanogpt's `.bin` (shard_format.py) and build-nanogpt's `.npy` (a plain
 uint16 array). A file with `val` in its name is held out; all others are trained on.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from reprogpt.checkout import local_path
 from reprogpt.corpus.raw import Meta
 from reprogpt.files import replacing, sha256_of
 from reprogpt.params_file import ConfigError
@@ -36,7 +37,7 @@ def adopt(meta: Meta, out_dir: Path, tokenizer: Tokenizer,
         mine = [s for s in meta.extra["shards"] if s["split"] == split]
         documents = size = 0
         for number, entry in enumerate(mine):
-            path = Path(entry["path"])
+            path = local_path(entry["path"])
             if not path.is_file() or sha256_of(path) != entry["sha256"]:
                 raise ConfigError(f"{path}: is gone or has changed; run the stage download again")
             found, text = _count(path, sizes)
@@ -55,7 +56,7 @@ def _take(path: Path, target: Path, split: str, documents: int, entry: dict[str,
     sums = checksums_of(path)
     shard = Shard(target.name, split, len(tokens), documents, sums.sha256, sums.crc32)
     if track == "manifest":
-        return replace(shard, path=str(path))
+        return replace(shard, path=entry["path"])
     with replacing(target) as temporary:
         shutil.copyfile(path, temporary)
     return shard

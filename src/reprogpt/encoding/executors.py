@@ -2,9 +2,13 @@
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,20 +29,27 @@ class Processes:
 
     def __init__(self, workers: int):
         self.workers = workers
-        self._pool: Any = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """``function`` of every item, in order; in this process when there is but one worker.
 
         Items and results are pickled, so they are small: names and numbers, never text or tokens.
+        Raises ValueError when one of the processes was killed.
         """
         if self.workers == 1 or len(items) < 2:
             yield from map(function, items)
             return
         if self._pool is None:
             # spawn: the same on every system, and safe beside threads.
-            self._pool = multiprocessing.get_context("spawn").Pool(self.workers)
-        yield from self._pool.imap(function, items)
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin)
+        try:
+            yield from self._pool.map(function, items)
+        except BrokenProcessPool:
+            raise ValueError("a process that tokenizes was killed, perhaps because memory ran out; "
+                             "run the stage again, which goes on from the pieces that are "
+                             "finished, with a lower runtime.workers") from None
 
     def __enter__(self) -> Self:
         return self
@@ -46,5 +57,17 @@ class Processes:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """A new process is not to stop at Ctrl-C, which the first one sees to, nor to outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

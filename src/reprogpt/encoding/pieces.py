@@ -8,6 +8,7 @@ names and numbers with the main process, never text or tokens.
 A long document is cut only where the ids of its stretches are those of the whole (cuts.py).
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -17,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -73,8 +75,7 @@ class Encoded:
 
     def documents(self) -> np.ndarray:
         """(documents, 3) int64: where each ends in tokens, its bytes, 63 bits of its sha256."""
-        with np.load(self.path.with_suffix(".npz")) as saved:
-            return saved["documents"]
+        return _record(self.path)["documents"]
 
     def load(self) -> np.ndarray:
         """The tokens: uint16 ids, or uint32 code points for encoding char."""
@@ -96,12 +97,24 @@ def _dtype(encoding: str) -> np.dtype:
 
 def _checked(path: Path, encoded: Encoded, field: str) -> np.ndarray:
     data = np.fromfile(path, np.uint8)
-    with np.load(encoded.path.with_suffix(".npz")) as saved:
-        good = zlib.crc32(data.data) == int(saved[field])
-    if not good:
-        encoded.path.with_suffix(".npz").unlink()  # so that the next run makes it anew
-        raise OSError(f"{path}: a damaged piece in the cache was removed; run the stage again")
+    if zlib.crc32(data.data) != int(_record(encoded.path)[field]):
+        raise _removed(encoded.path)
     return data
+
+
+def _record(path: Path) -> dict[str, np.ndarray]:
+    """What is known about the piece of this path. Raises OSError when it cannot be read."""
+    try:
+        with np.load(path.with_suffix(".npz")) as saved:
+            return dict(saved)
+    except (ValueError, EOFError, BadZipFile):  # empty, zeros, cut short: a machine that fell
+        raise _removed(path) from None
+
+
+def _removed(path: Path) -> OSError:
+    """The error of a damaged piece, which goes, so that the next run makes it anew."""
+    path.with_suffix(".npz").unlink()
+    return OSError(f"{path}: a damaged piece in the cache was removed; run the stage again")
 
 
 def cut(raw_dir: Path, meta: Meta, at: tuple[int, int] | None = None,
@@ -173,10 +186,11 @@ def encode_piece(job: Job, piece: Piece, force: bool = False) -> Encoded:
     # Code points are needed for the vocabulary, so those are never freed.
     there = path.with_suffix(".npz").is_file() and (
         job.encoding != "char" or path.with_suffix(".bin").is_file())
+    documents = None
     if there and not force:
-        with np.load(path.with_suffix(".npz")) as saved:
-            documents = saved["documents"]
-    else:
+        with contextlib.suppress(OSError):
+            documents = _record(path)["documents"]
+    if documents is None:
         documents = _make(path, job, piece, data, ends, own)
     return Encoded(key, int(documents[-1, 0]), own is not None, job.encoding)
 
