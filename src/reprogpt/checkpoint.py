@@ -52,7 +52,7 @@ def save(run: Path, name: str, state: dict[str, Any]) -> Path:
     return path
 
 
-def load(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
     """The state in a checkpoint, as it was saved. Raises ValueError when it is not whole."""
     try:
         expected = path.with_suffix(".sha256").read_text()
@@ -60,7 +60,7 @@ def load(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]
         if found != expected:
             raise ValueError(f"{path}: its sha256 is {found[:12]}..., not {expected[:12]}...")
         with path.open("rb") as file:
-            state: dict[str, Any] = torch.load(file, map_location, weights_only=True)
+            state: dict[str, Any] = torch.load(file, "cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     return state

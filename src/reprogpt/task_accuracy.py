@@ -16,16 +16,15 @@ BATCH = 512
 """Problems answered at a time."""
 
 
-def accuracy(task: str, model: GPT, tokenizer: Tokenizer, stream: Stream,
-             max_problems: int | None = None) -> dict[str, Any]:
-    """Exact match over the problems of a split (or its first ``max_problems``), greedily answered.
+def accuracy(task: str, model: GPT, tokenizer: Tokenizer, stream: Stream) -> dict[str, Any]:
+    """Exact match over the problems of a split, greedily answered.
 
     ``accuracy``, ``problems``, and the accuracy of each group: for `addition` by the number of
     digits of the larger operand and by carries, for `calculator` by operator. With a scratchpad the
     steps count too: an answer is right when all that was written is.
     """
     text = tokenizer.decode(stream.read(0, stream.n_tokens))
-    lines = [line for line in text.split(END) if line][:max_problems]
+    lines = [line for line in text.split(END) if line]
     right: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     hits = []
     for line, written in zip(lines, answers(model, tokenizer, lines), strict=True):

@@ -1,7 +1,6 @@
 """Raw parts to shards: cut, encode, hold out, write, vouch."""
 
 import functools
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from reprogpt.encoding.pieces import (
     without_unknown,
 )
 from reprogpt.encoding.split import Decide, splitter, tail_cut
+from reprogpt.files import make_empty
 from reprogpt.params_file import ConfigError
 from reprogpt.shards import Manifest, Shard, Totals, write_manifest
 from reprogpt.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
@@ -73,7 +73,7 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
             totals["val"].dropped["unknown_characters"] = unknown
         _check_sides(cfg, totals)
         shards = _make(job, plans, dict(zip(results, pieces, strict=True)), processes)
-    _clear(out_dir)
+    make_empty(out_dir)
     shards = [place_shard(plan, shard, out_dir, cfg.track)
               for plan, shard in zip(plans, shards, strict=True)]
     manifest = _finish(out_dir, shards, totals, tokenizer, meta)
@@ -86,7 +86,7 @@ def _adopt(cfg: TokenizeConfig, meta: Meta, out_dir: Path) -> Manifest:
     if cfg.encoding != "gpt2":
         raise ConfigError(f"params.yaml: tokenize.encoding={cfg.encoding!r} must be gpt2 for the "
                           "corpus shards, whose tokens are GPT-2's; set it to gpt2")
-    _clear(out_dir)
+    make_empty(out_dir)
     tokenizer = gpt2_tokenizer()
     shards, totals = adopt(meta, out_dir, tokenizer, cfg.track)
     return _finish(out_dir, shards, totals, tokenizer, meta)
@@ -188,12 +188,6 @@ def _make(job: Job, plans: list[ShardPlan], pieces: dict[Encoded, Piece],
     found.update(zip(missing, tqdm(made, total=len(missing), desc="shards", delay=1),
                      strict=True))
     return [shard for shard in found.values() if shard is not None]
-
-
-def _clear(out_dir: Path) -> None:
-    if out_dir.is_dir():
-        shutil.rmtree(out_dir)
-    out_dir.mkdir(parents=True)
 
 
 def _finish(out_dir: Path, shards: list[Shard], totals: dict[str, Totals], tokenizer: Tokenizer,

@@ -45,7 +45,6 @@ class RemoteFile(io.RawIOBase):
         self._position = 0
         self._etag: str | None = None
         self._block, self._block_start = b"", 0
-        self.bytes_fetched = 0
 
     def readable(self) -> bool:
         return True
@@ -116,9 +115,7 @@ class RemoteFile(io.RawIOBase):
                                     "hub.revision to a commit and run the stage again")
             if answer.status == 200 and start:  # a server without ranges
                 answer.read(start)
-            data = answer.read(count)
-            self.bytes_fetched += len(data)
-            return bytes(data)
+            return bytes(answer.read(count))
 
 
 def _total(answer: http.client.HTTPResponse) -> int | None:

@@ -70,7 +70,7 @@ def _by_hash(cfg: TokenizeConfig, raw_dir: Path,
     for piece, encoded in results:
         documents = encoded.documents()
         drawn = draws(piece, documents)[documents[:, 1] > 0]
-        count += len(drawn)
+        count += len(drawn) - (not piece.opens and int(documents[0, 1]) > 0)
         if len(drawn) and (lowest is None or drawn.min() < lowest):
             lowest = drawn.min()
     if lowest is not None and lowest >= threshold:
