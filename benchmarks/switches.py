@@ -20,9 +20,10 @@ sys.path[:1] = [str(ROOT), str(ROOT / "src")]
 
 from benchmarks.machine import heading, write
 from pipeline import PARAMS_FILE
+from pipeline.commands import one_line, stop
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.files import sha256_of
-from reprogpt.launch import launch
+from reprogpt.launch import TrainingFailed, launch
 from reprogpt.training.run_dir import Paths, RunDir, runs_root
 
 
@@ -61,9 +62,11 @@ def main() -> None:
     base = read_yaml(PARAMS_FILE)
     if options.steps:
         base = merge(base, {"train": {"max_steps": options.steps}})
+    variants = {"as it is": base, **{name: merge(base, changed(name)) for name in options.switches}}
+    for values in variants.values():  # a misspelt one is told before hours of training
+        Config.parse(values, source=str(PARAMS_FILE))
     losses: dict[str, list[float]] = {}
-    for name in ("as it is", *options.switches):
-        values = base if name == "as it is" else merge(base, changed(name))
+    for name, values in variants.items():
         with tempfile.TemporaryDirectory() as folder:
             losses[name] = [loss_of(merge(values, {"seed": seed}), Path(folder))
                             for seed in range(1, options.seeds + 1)]
@@ -92,4 +95,8 @@ def table(losses: dict[str, list[float]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line():
+        try:
+            main()
+        except TrainingFailed as error:
+            stop(str(error), 1)

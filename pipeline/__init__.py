@@ -21,7 +21,9 @@ _inherited = os.environ.get("PYTHONPATH", "")
 if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
-from pipeline.commands import STOPPED, refuse_arguments, stop  # noqa: E402
+from pipeline.commands import STOPPED, refuse_arguments, require, stop  # noqa: E402
+
+require("pydantic", "yaml", "torch")  # found, not imported
 from pipeline.sealed import Seal  # noqa: E402
 from reprogpt.config import Config, ConfigError  # noqa: E402 (the path comes first)
 from reprogpt.files import unwritable  # noqa: E402

@@ -5,7 +5,7 @@
 
 from pipeline import PARAMS_FILE, load_params
 from pipeline.commands import one_line, refuse_arguments
-from pipeline.machine import check_links, check_machine, check_slurm
+from pipeline.machine import check_inputs, check_links, check_machine, check_slurm
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
         cfg = load_params(PARAMS_FILE)
         check_links()
         check_machine(cfg)
+        check_inputs(cfg)
         check_slurm(cfg, "tokenize_executor", "local")
 
 

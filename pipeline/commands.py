@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,6 +73,14 @@ def refuse_arguments(but: str = "") -> None:
     if extra:
         stop(f"{program()}: takes no argument {shlex.join(extra)}; leave it out (--help says what "
              "this does)", 2)
+
+
+def require(*packages: str) -> None:
+    """Ends the process, exit code 2, where one is missing: this Python is not the project's."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        stop(f"{sys.executable} has no {', '.join(missing)}: it is not the project's Python; make "
+             "setup, then export PATH=$PWD/.venv/bin:$PATH", 2)
 
 
 def program() -> str:

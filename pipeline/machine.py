@@ -50,6 +50,17 @@ def check_machine(cfg: Config) -> None:
         raise ConfigError(str(error)) from None
 
 
+def check_inputs(cfg: Config) -> None:
+    """Raises ConfigError where globs of one's own match nothing, or a model's path is misspelt."""
+    from reprogpt.corpus.corpus_files import find
+    from reprogpt.corpus.hub import local_model
+
+    if cfg.download.files:
+        find(cfg.download.files)
+    if cfg.model.init_from is not None:
+        local_model(cfg.model.init_from)
+
+
 def check_init(init_from: str | None, init: Path) -> None:
     """Raises ConfigError when data/init is not what ``init_from`` asks for: a stage that is run by
     itself finds what the last download left."""

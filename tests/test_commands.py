@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.closure import LADDER_STAGES, STAGES
-from pipeline.commands import Parser, one_line
+from pipeline.commands import Parser, one_line, require
 from tests.conftest import ROOT, run
 
 SCRIPTS = [*(f"pipeline.{name}" for name in (*STAGES, "check")),
@@ -33,6 +33,14 @@ def test_what_takes_no_argument_refuses_one_and_has_a_help(script: str) -> None:
     done = run("python", "-m", script, "-h" if script.startswith("ladder") else "--help", cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == str(importlib.import_module(script).__doc__).strip()
+
+
+def test_a_python_that_is_not_the_project_s_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    require("pydantic", "torch")
+    with pytest.raises(SystemExit):
+        require("torch", "no_such_package")
+    said = capsys.readouterr().err
+    assert "has no no_such_package: it is not the project's Python; make setup, then" in said
 
 
 def test_a_climb_without_a_rung_names_the_rungs() -> None:

@@ -10,8 +10,9 @@ import torch
 from benchmarks import speed_ladder, switches
 from ladder.rungs import names as rungs
 from pipeline.preset import names, values_of
-from reprogpt.config import Config
+from reprogpt.config import Config, read_yaml
 from reprogpt.corpora import download
+from reprogpt.params_file import flatten
 from reprogpt.tokenization import tokenize
 from reprogpt.training.run_dir import Paths, RunDir
 from tests.conftest import ROOT
@@ -56,6 +57,9 @@ def test_every_command_is_there() -> None:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
     for script in re.findall(r"python (benchmarks/\w+\.py)", LECTURES):
         assert (ROOT / script).is_file(), script
+    params = flatten(read_yaml(ROOT / "presets/shakespeare.yaml"))
+    for plus, key in re.findall(r"-S (\+?)([a-z_.0-9]+)=", LECTURES):
+        assert (key in params) != bool(plus), key
 
 
 def test_every_param_is_there() -> None:

@@ -1,5 +1,6 @@
 """What params.yaml asks for and this machine has not is said before anything is deleted."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from small import random_model
 
 from pipeline import machine
-from pipeline.machine import check_init, check_machine, check_slurm
+from pipeline.machine import check_init, check_inputs, check_machine, check_slurm
 from reprogpt import hf
 from reprogpt.config import Config, ConfigError, merge, read_yaml
 from reprogpt.corpus.hub import fetch_model
@@ -37,6 +38,17 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_not_here_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         check_machine(config(**changes))
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"download": {"corpus": "files", "files": ["nope/*.txt"]}}, "'nope/*.txt' matches no file"),
+    ({"model": {"init_from": "models/nothing/here"}}, "there is no such directory"),
+])
+def test_inputs_that_are_not_there_are_refused(changes: dict[str, Any], said: str) -> None:
+    check_inputs(config())
+    check_inputs(config(model={"init_from": "gpt2"}))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_inputs(config(**changes))
 
 
 def test_what_is_here_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ def pieces(model: GPT, tokenizer: Tokenizer, prompt: str, cfg: SampleConfig,
     """The continuation of a prompt, as it comes. A character of several tokens comes whole."""
     ids: list[int] = []
     shown = ""
-    steps = stream(model, [encode_prompt(prompt, tokenizer)], cfg.max_new_tokens, seeds=[seed],
+    row = encode_prompt(prompt, tokenizer, "prompt")
+    steps = stream(model, [row], cfg.max_new_tokens, seeds=[seed],
                    temperature=cfg.temperature, top_k=cfg.top_k, top_p=cfg.top_p,
                    repetition_penalty=cfg.repetition_penalty, stop=tokenizer.eot)
     for (token,) in steps:

@@ -24,7 +24,8 @@ def read_prompts(cfg: SampleConfig) -> list[str]:
     return prompts
 
 
-def encode_prompt(prompt: str, tokenizer: Tokenizer, key: str = "sample.prompts") -> list[int]:
+def encode_prompt(prompt: str, tokenizer: Tokenizer,
+                  key: str = "params.yaml: sample.prompts") -> list[int]:
     """A prompt's token ids: never none. An empty prompt is the start of a document, which for
     tokenizers without <|endoftext|> is a line's. Raises ConfigError for unknown characters,
     naming ``key``, where the prompt stands."""
@@ -33,18 +34,18 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, key: str = "sample.prompts"
         if not ids:
             ids = [tokenizer.eot] if tokenizer.eot is not None else tokenizer.encode("\n").tolist()
     except ValueError as error:
-        raise ConfigError(f"params.yaml: {key}: {prompt!r}: {error}") from None
+        raise ConfigError(f"{key}: {prompt!r}: {error}") from None
     if not ids:
-        raise ConfigError(f"params.yaml: {key}: {prompt!r} must hold at least one "
+        raise ConfigError(f"{key}: {prompt!r} must hold at least one "
                           "character of the training text; write one")
     return ids
 
 
 def encode_prompts(cfg: SampleConfig, tokenizer: Tokenizer) -> list[list[int]]:
     """Token ids of each of :func:`read_prompts`. Raises ConfigError."""
-    keys = ["sample.prompts"] * len(cfg.prompts)
+    keys = ["params.yaml: sample.prompts"] * len(cfg.prompts)
     prompts = read_prompts(cfg)
-    keys += [f"sample.prompts_file={cfg.prompts_file!r}"] * (len(prompts) - len(keys))
+    keys += [f"params.yaml: sample.prompts_file={cfg.prompts_file!r}"] * (len(prompts) - len(keys))
     return [encode_prompt(p, tokenizer, key) for p, key in zip(prompts, keys, strict=True)]
 
 

@@ -38,7 +38,7 @@ class Problem:
 
 
 def addition(cfg: TaskConfig, a: int, b: int) -> Problem:
-    """``012+345=357``, all with their leading zeros; with ``reverse`` the answer is ``753``.
+    """``012+345=0357``, all with their leading zeros; with ``reverse`` the answer is ``7530``.
 
     Reversed, each digit follows from two digits and the carry that was just decided. Plain, the
     first digit already depends on every carry to come.

@@ -124,8 +124,10 @@ class Trainer:
                 elif self.step % cfg.log_interval == 0:
                     self._log()
                 self._probe()
-                bar.set_postfix(loss=f"{self.journal.last('train_loss'):.3f}",
-                                val=f"{self.journal.last('val_loss'):.3f}", refresh=False)
+                shown = {"loss": self.journal.last("train_loss"),
+                         "val": self.journal.last("val_loss")}
+                bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()
+                                 if not math.isnan(value)}, refresh=False)
                 stopping = process.any(stop.received)
                 if stopping or last or self.step % self.cfg.runtime.checkpoint_interval == 0:
                     self._save()

@@ -29,7 +29,7 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     if init_from is None:
         write_bytes(out_dir / SOURCE, b"null\n")
         return
-    source = _local(init_from) or _from_hub(init_from)
+    source = local_model(init_from) or _from_hub(init_from)
     files = [path for pattern in MODEL_FILES for path in sorted(source.glob(pattern))]
     names = {path.name for path in files}
     if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
@@ -41,7 +41,7 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     write_bytes(out_dir / SOURCE, f"{init_from}\n".encode())
 
 
-def _local(name: str) -> Path | None:
+def local_model(name: str) -> Path | None:
     """The model directory of this name; None for one that can only be a Hub id."""
     path = local_path(name)
     if os.path.isdir(path):  # noqa: PTH112 (False, not an error, for what can be no path)
@@ -63,7 +63,11 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision or None,
                                       allow_patterns=list(MODEL_FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except LocalEntryNotFoundError:  # what it says of a connection that fails
+        raise ConfigError(f"params.yaml: model.init_from={name!r}: the Hub cannot be reached, and "
+                          "there is no copy of that model here; check the network, or name a model "
+                          "directory") from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
                           f"model on the Hub; the Hub says: {reason}") from None
