@@ -64,9 +64,9 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(repo, revision=revision or None,
                                       allow_patterns=list(MODEL_FILES)))
     except LocalEntryNotFoundError:  # what it says of a connection that fails
-        raise ConfigError(f"params.yaml: model.init_from={name!r}: the Hub cannot be reached, and "
-                          "there is no copy of that model here; check the network, or name a model "
-                          "directory") from None
+        raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
+                          "model on the Hub, which cannot be reached, and there is no copy of it "
+                          "here; check the network, or name a model directory") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
