@@ -113,7 +113,7 @@ def _record(path: Path) -> dict[str, np.ndarray]:
 
 def _removed(path: Path) -> OSError:
     """The error of a damaged piece, which goes, so that the next run makes it anew."""
-    path.with_suffix(".npz").unlink()
+    path.with_suffix(".npz").unlink(missing_ok=True)  # another process may have found it too
     return OSError(f"{path}: a damaged piece in the cache was removed; run the stage again")
 
 
