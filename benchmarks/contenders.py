@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.peers import nanogpt_module
 from reprogpt.config import ModelConfig
-from reprogpt.runtime import computes_bfloat16
+from reprogpt.runtime.device import computes_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -138,13 +138,14 @@ def build_nanogpt(size: Size, device: torch.device, checkout: str) -> Step:
 
 def ours(size: Size, device: torch.device, checkout: str, compiled: bool = False,
          precision: str = "float32", deterministic: bool = True, bias: bool = True) -> Step:
-    """The step of `reprogpt.train`, deterministic as the presets have it unless told otherwise."""
-    from reprogpt.architectures import build_model
+    """The trainer's step, deterministic as the presets have it unless told otherwise."""
     from reprogpt.config import Config, merge, read_yaml
-    from reprogpt.loader import Batch
-    from reprogpt.optim import build_optimizer
-    from reprogpt.runtime import Process, keep_freed_memory, set_determinism
-    from reprogpt.training.network import Network
+    from reprogpt.model.registry import build_model
+    from reprogpt.runtime.device import keep_freed_memory, set_determinism
+    from reprogpt.runtime.distributed import Process
+    from reprogpt.training.loader import Batch
+    from reprogpt.training.optimizer import build_optimizer
+    from reprogpt.training.train_step import Network
 
     shape = {"n_layer": size.n_layer, "n_head": size.n_head, "n_embd": size.n_embd,
              "block_size": size.T, "bias": bias}

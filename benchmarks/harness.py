@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import numpy as np
 import torch
 
-from reprogpt.hellaswag import answer, read_questions
-from reprogpt.hf import load_model
-from reprogpt.runtime import Process
-from reprogpt.tokenizers import load_tokenizer
+from reprogpt.evaluation.hellaswag import answer, read_questions
+from reprogpt.formats.huggingface import load_model
+from reprogpt.runtime.distributed import Process
+from reprogpt.tokens.tokenizers import load_tokenizer
 
 DATA = Path("data/hellaswag/hellaswag_val.jsonl")
 

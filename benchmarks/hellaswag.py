@@ -27,13 +27,14 @@ import torch.nn.functional as F
 
 from benchmarks.contenders import GPT2_124M
 from benchmarks.machine import heading, write
-from reprogpt.architectures import build_model
-from reprogpt.corpus.hellaswag_source import fetch_hellaswag
-from reprogpt.hellaswag import Prompt, Question, read_questions, score
-from reprogpt.hf import load_model
-from reprogpt.model import GPT
-from reprogpt.runtime import Process, computes_bfloat16, pick_device
-from reprogpt.tokenizers import gpt2_tokenizer
+from reprogpt.data.hellaswag_file import fetch_hellaswag
+from reprogpt.evaluation.hellaswag import Prompt, Question, read_questions, score
+from reprogpt.formats.huggingface import load_model
+from reprogpt.model.gpt import GPT
+from reprogpt.model.registry import build_model
+from reprogpt.runtime.device import computes_bfloat16, pick_device
+from reprogpt.runtime.distributed import Process
+from reprogpt.tokens.tokenizers import gpt2_tokenizer
 
 
 @torch.no_grad()

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from benchmarks.machine import write
-from reprogpt.loader import Loader
-from reprogpt.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest
+from reprogpt.tokens.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest
+from reprogpt.training.loader import Loader
 
 SHAPES = {"char B12 T64": (12, 64), "B64 T1024": (64, 1024)}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from reprogpt.encoding.executors import usable_cores
+from reprogpt.runtime.workers import usable_cores
 
 CPU = torch.device("cpu")
 PACKAGES = ("torch", "numpy", "tiktoken", "riptoken", "transformers")

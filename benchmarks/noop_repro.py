@@ -19,7 +19,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.machine import heading, write
 
-STAGES = {"download": "reprogpt.corpora", "tokenize": "reprogpt.tokenization"}
+STAGES = {"download": "reprogpt.data.corpora", "tokenize": "reprogpt.encoding.tokenize_corpus"}
 """The stages that need no torch, and the module that each calls."""
 
 

@@ -22,11 +22,11 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from benchmarks.machine import heading, write
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.encoding.executors import usable_cores
-from reprogpt.launch import launch
-from reprogpt.shards import Manifest, ShardWriter, Totals, write_manifest
-from reprogpt.tokenizers import CharTokenizer
-from reprogpt.training.run_dir import Paths, RunDir
+from reprogpt.launch.launcher import launch
+from reprogpt.launch.run_dir import Paths, RunDir
+from reprogpt.runtime.workers import usable_cores
+from reprogpt.tokens.shards import Manifest, ShardWriter, Totals, write_manifest
+from reprogpt.tokens.tokenizers import CharTokenizer
 
 SIZES = {
     "4L/128 T64 B24": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64, "rows": 24},

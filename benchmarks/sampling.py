@@ -22,12 +22,12 @@ import torch
 from benchmarks.contenders import GPT2_124M
 from benchmarks.machine import heading, write
 from benchmarks.peers import nanogpt_module
-from reprogpt import hf
-from reprogpt.architectures import build_model
-from reprogpt.generate import generate
-from reprogpt.model import GPT
-from reprogpt.packing import packed
-from reprogpt.runtime import pick_device, synchronize
+from reprogpt.formats import huggingface as hf
+from reprogpt.generation.generate import generate
+from reprogpt.model.gpt import GPT
+from reprogpt.model.kernels.packed_linear import packed
+from reprogpt.model.registry import build_model
+from reprogpt.runtime.device import pick_device, synchronize
 
 PROMPT = [15496, 11, 314, 1101, 257, 3303, 2746, 11]  # "Hello, I'm a language model,"
 TOP_K = 50

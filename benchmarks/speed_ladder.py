@@ -24,14 +24,13 @@ sys.path.insert(0, str(ROOT / "src"))
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import reprogpt.attention
-import reprogpt.model
+import reprogpt.model.attention
+import reprogpt.model.gpt
 from benchmarks.machine import heading, write
 from reprogpt.config import ModelConfig
-from reprogpt.loss import nll
-from reprogpt.optim import decay_groups
-from reprogpt.pictures import bars
-from reprogpt.runtime import (
+from reprogpt.evaluation.plots import bars
+from reprogpt.model.loss import nll
+from reprogpt.runtime.device import (
     autocast,
     computes_bfloat16,
     keep_freed_memory,
@@ -39,6 +38,7 @@ from reprogpt.runtime import (
     pick_device,
     synchronize,
 )
+from reprogpt.training.optimizer import decay_groups
 
 VOCAB = 50257
 LECTURE = {"float32": 1000, "TF32": 333, "bfloat16": 300, "compile": 130, "flash attention": 96,
@@ -85,10 +85,10 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
 
 def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Callable[[], None]:
     """One optimizer step of this rung, as a function to be timed."""
-    reprogpt.model.VOCAB_MULTIPLE = rung.multiple
-    reprogpt.attention.LONGEST = cfg.block_size if rung.blocks else 0
+    reprogpt.model.gpt.VOCAB_MULTIPLE = rung.multiple
+    reprogpt.model.attention.LONGEST = cfg.block_size if rung.blocks else 0
     torch.backends.cuda.matmul.fp32_precision = "tf32" if rung.tf32 else "ieee"
-    model = reprogpt.model.GPT(cfg, VOCAB)
+    model = reprogpt.model.gpt.GPT(cfg, VOCAB)
     model.init_weights(torch.Generator().manual_seed(0))
     model.to(device)
     optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=6e-4, fused=rung.fused,
@@ -154,7 +154,7 @@ def main() -> None:
         seconds = measure(step_of(rung, cfg, rows, device), device, options.repeats)
         speed = rows * block * rung.accumulate / seconds
         times[rung.name] = seconds * 1000
-        flops = reprogpt.model.GPT(cfg, VOCAB).flops_per_token(block)
+        flops = reprogpt.model.gpt.GPT(cfg, VOCAB).flops_per_token(block)
         mfu = f"{speed * flops / peak:8.1%}" if peak else f"{'':8}"
         lecture = LECTURE.get(rung.name, "")
         print(f"{rung.name:20}{seconds * 1000:9.1f}{speed:12,.0f}{mfu}{lecture:>12}", flush=True)

@@ -20,11 +20,11 @@ sys.path[:1] = [str(ROOT), str(ROOT / "src")]
 
 from benchmarks.machine import heading, write
 from pipeline import PARAMS_FILE
-from pipeline.commands import one_line, stop
+from pipeline.cli import one_line, stop
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.files import sha256_of
-from reprogpt.launch import TrainingFailed, launch
-from reprogpt.training.run_dir import Paths, RunDir, runs_root
+from reprogpt.launch.launcher import TrainingFailed, launch
+from reprogpt.launch.run_dir import Paths, RunDir, runs_root
+from reprogpt.storage.files import sha256_of
 
 
 def changed(switches: str) -> dict[str, Any]:

@@ -29,13 +29,10 @@ import torch
 
 from benchmarks.machine import heading, write
 from benchmarks.peers import nanogpt_module
-from reprogpt.architectures import build_model
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.evals import validation_loss
-from reprogpt.loader import Loader
-from reprogpt.optim import build_optimizer
-from reprogpt.runtime import (
-    Process,
+from reprogpt.evaluation.validation import validation_loss
+from reprogpt.model.registry import build_model
+from reprogpt.runtime.device import (
     autocast,
     keep_freed_memory,
     pick_device,
@@ -43,9 +40,12 @@ from reprogpt.runtime import (
     set_determinism,
     synchronize,
 )
-from reprogpt.shards import TokenStream
-from reprogpt.tokenizers import load_tokenizer
-from reprogpt.training.network import Network
+from reprogpt.runtime.distributed import Process
+from reprogpt.tokens.shards import TokenStream
+from reprogpt.tokens.tokenizers import load_tokenizer
+from reprogpt.training.loader import Loader
+from reprogpt.training.optimizer import build_optimizer
+from reprogpt.training.train_step import Network
 
 Run = Iterator[tuple[int, Callable[[], float]]]
 """A training: yields (steps done, how to validate) when it is set up, and after every step."""
@@ -71,7 +71,7 @@ PEERS = {"modern-char": Peer(4, 4, 128, 64, 12, 2000, 1e-3, 100, 0.99),
 
 def preset_run(tokens: Path, name: str, changes: dict[str, Any], device: torch.device,
                val_tokens: int | None) -> Run:
-    """The step of `reprogpt.train` with a preset's params; compiled on a GPU."""
+    """The step of `reprogpt.training.trainer` with a preset's params; compiled on a GPU."""
     base = read_yaml(ROOT / "presets/shakespeare.yaml")
     cfg = Config.parse(merge(merge(base, read_yaml(ROOT / f"presets/{name}.yaml")), changes))
     precision = resolve_precision(cfg.train.precision, device)

@@ -49,7 +49,7 @@ encoding: Any = None
 
 
 def start_worker() -> None:
-    from reprogpt.tokenizers import gpt2_tokenizer
+    from reprogpt.tokens.tokenizers import gpt2_tokenizer
 
     global encoding
     encoding = gpt2_tokenizer().encoding
@@ -84,7 +84,7 @@ def reference(path: Path, times: int, workers: int, out: Path) -> int:
 
 def ours(raw: Path, workers: int, out: Path, encoder: Any) -> int:
     from reprogpt.config import RuntimeConfig, TokenizeConfig
-    from reprogpt.tokenization import tokenize
+    from reprogpt.encoding.tokenize_corpus import tokenize
 
     runtime = RuntimeConfig(device="cpu", nproc=1, micro_batch=1, compile=False, workers=workers,
                             checkpoint_interval=1, launcher="torchrun", resume=None,
@@ -96,8 +96,8 @@ def ours(raw: Path, workers: int, out: Path, encoder: Any) -> int:
 
 
 def make_raw(path: Path, times: int, raw: Path) -> None:
-    from reprogpt.corpus.collect import Source, collect
-    from reprogpt.corpus.raw import Document, Meta, write_meta
+    from reprogpt.data.collect import Source, collect
+    from reprogpt.data.raw_text import Document, Meta, write_meta
 
     source = Source("benchmark", "", lambda first: (Document(r["text"]) for r in rows(path, times)))
     write_meta(raw, Meta("benchmark", "0", tuple(collect([source], raw))))
@@ -128,7 +128,7 @@ def measure(side: str, options: argparse.Namespace, raw: Path) -> list[float]:
     with tempfile.TemporaryDirectory() as name:
         cache = Path(name) / "cache"
         cache.mkdir()
-        from reprogpt.mirrors import cache_dir
+        from reprogpt.storage.paths import cache_dir
 
         (cache / "files").symlink_to(cache_dir() / "files")
         out = Path(name) / "out"
@@ -152,7 +152,7 @@ def main() -> None:
                                                        "ours, auto"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    from reprogpt.tokenizers import gpt2_tokenizer
+    from reprogpt.tokens.tokenizers import gpt2_tokenizer
 
     gpt2_tokenizer()  # fetched before anything is timed
     print(heading(), f"{options.workers} workers, medians of {options.rounds} rounds in turn",

@@ -29,8 +29,8 @@ import torch
 
 from benchmarks.contenders import CONTENDERS, SIZES, field
 from benchmarks.machine import heading, write
-from reprogpt.launch import HUGE_PAGES
-from reprogpt.runtime import peak_flops, pick_device, synchronize
+from reprogpt.launch.launcher import HUGE_PAGES
+from reprogpt.runtime.device import peak_flops, pick_device, synchronize
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 

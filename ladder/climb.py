@@ -10,10 +10,10 @@ from functools import partial
 
 from ladder.rungs import DVC_FILE, METRICS, MODELS, SAMPLES, TOKENS, params
 from pipeline import ROOT, stage
-from pipeline.sealed import Seal
+from pipeline.checks.seal import Seal
 from pipeline.train import train
 from reprogpt.config import Config
-from reprogpt.training.run_dir import Paths
+from reprogpt.launch.run_dir import Paths
 
 SMALL = 64
 """Below this width a thread costs more than its share of the work saves."""
@@ -36,13 +36,13 @@ def measure(rung: str, cfg: Config, paths: Paths) -> None:
     import json
     from pathlib import Path
 
-    from reprogpt.evals import validation_loss
-    from reprogpt.files import write_bytes, write_json
-    from reprogpt.hf import load_model
-    from reprogpt.runtime import process_group
-    from reprogpt.samples import write
-    from reprogpt.shards import TokenStream, read_manifest
-    from reprogpt.tokenizers import load_tokenizer
+    from reprogpt.evaluation.validation import validation_loss
+    from reprogpt.formats.huggingface import load_model
+    from reprogpt.generation.samples import write
+    from reprogpt.runtime.distributed import process_group
+    from reprogpt.storage.files import write_bytes, write_json
+    from reprogpt.tokens.shards import TokenStream, read_manifest
+    from reprogpt.tokens.tokenizers import load_tokenizer
 
     trained = json.loads(Path(paths.json).read_text())
     Path(paths.json).unlink()  # its figures go into the rung's one metrics file

@@ -9,8 +9,8 @@ from typing import Any
 
 from ladder.rungs import DVC_FILE, METRICS, SAMPLES, names, params
 from pipeline import ROOT, stage
-from reprogpt.files import write_bytes
-from reprogpt.pictures import bars
+from reprogpt.evaluation.plots import bars
+from reprogpt.storage.files import write_bytes
 
 PUBLISHED = {
     "bigram": 2.491, "head": 2.423, "multihead": 2.317, "feedforward": 2.280, "blocks": 2.328,

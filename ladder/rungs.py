@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pipeline import ROOT
-from reprogpt.config import Config, ConfigError, merge, read_yaml
+from reprogpt.config import Config, merge, read_yaml
+from reprogpt.errors import ConfigError
 
 FOLDER = Path("ladder")
 DVC_FILE = FOLDER / "dvc.yaml"

@@ -14,9 +14,9 @@ from pipeline import stage
 def main() -> None:
     """Fetches and tokenizes; the plays stand in where Tiny Shakespeare cannot be had."""
     with stage("tokens", DVC_FILE, params) as cfg:
-        from reprogpt.corpora import download
-        from reprogpt.tokenization import tokenize
-        from reprogpt.transfer import TransferError
+        from reprogpt.data.corpora import download
+        from reprogpt.encoding.tokenize_corpus import tokenize
+        from reprogpt.storage.http import TransferError
 
         TOKENS.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=TOKENS.parent, prefix=".raw.") as folder:

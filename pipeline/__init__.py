@@ -21,12 +21,12 @@ _inherited = os.environ.get("PYTHONPATH", "")
 if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
-from pipeline.commands import STOPPED, refuse_arguments, require, stop  # noqa: E402
+from pipeline.cli import STOPPED, refuse_arguments, require, stop  # noqa: E402
 
 require("pydantic", "yaml", "torch")  # found, not imported
-from pipeline.sealed import Seal  # noqa: E402
-from reprogpt.config import Config, ConfigError  # noqa: E402 (the path comes first)
-from reprogpt.files import unwritable  # noqa: E402
+from pipeline.checks.seal import Seal  # noqa: E402
+from reprogpt.config import Config  # noqa: E402 (the path comes first)
+from reprogpt.errors import ConfigError, unwritable  # noqa: E402
 
 __all__ = ["ROOT", "load_params", "stage"]
 

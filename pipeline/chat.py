@@ -7,9 +7,9 @@
 from pathlib import Path
 
 from pipeline import PARAMS_FILE, ROOT, load_params
-from pipeline.commands import Parser, one_line, options_named
+from pipeline.cli import Parser, one_line, options_named
 from reprogpt.config import Config
-from reprogpt.params_file import merge
+from reprogpt.config.yaml_file import merge
 
 OPTIONS = {  # option: (the param in whose place it stands, its type)
     "--device": ("runtime.device", str),
@@ -38,7 +38,7 @@ def main() -> None:
     with options_named({param: option for option, (param, _) in OPTIONS.items()
                         if param in given}):
         cfg = Config.parse(values, source=str(PARAMS_FILE))
-        from reprogpt.chat import converse
+        from reprogpt.generation.chat import converse
 
         converse(model, cfg.sample, cfg.seed, cfg.runtime.device)
 

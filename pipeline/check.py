@@ -4,8 +4,8 @@
 """
 
 from pipeline import PARAMS_FILE, load_params
-from pipeline.commands import one_line, refuse_arguments
-from pipeline.machine import check_inputs, check_links, check_machine, check_slurm
+from pipeline.checks.preflight import check_inputs, check_links, check_machine, check_slurm
+from pipeline.cli import one_line, refuse_arguments
 
 
 def main() -> None:

@@ -6,11 +6,11 @@
 
 from pathlib import Path
 
-from pipeline.commands import Parser, one_line
+from pipeline.cli import Parser, one_line
 
 
 def main() -> None:
-    from reprogpt.comparison import FIGURES, compare, differing, read_answers
+    from reprogpt.evaluation.compare_runs import FIGURES, compare, differing, read_answers
 
     parser = Parser(__doc__)
     parser.add_argument("a", type=Path, metavar="A")

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from pipeline.commands import Parser, one_line
+from pipeline.cli import Parser, one_line
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
                             help="the tokenizer to put into OUT, e.g. data/tokens/tokenizer")
         options = parser.parse_args()
 
-        from reprogpt.foreign import convert
+        from reprogpt.formats.nanogpt import convert
 
         convert(options.checkpoint, options.out, options.tokenizer)
 

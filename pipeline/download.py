@@ -1,20 +1,19 @@
 """Stage download: the corpus, HellaSwag, initial weights -> data/raw, data/hellaswag, data/init."""
 
 from pipeline import ROOT, stage
-from pipeline.machine import check_links
+from pipeline.checks.preflight import check_links
 
 
 def main() -> None:
     with stage("download") as cfg:
-        from reprogpt.corpora import download
-        from reprogpt.corpus.hellaswag_source import fetch_hellaswag
-        from reprogpt.corpus.hub import fetch_model
-        from reprogpt.generated import TASKS
+        from reprogpt.data.corpora import download
+        from reprogpt.data.hellaswag_file import fetch_hellaswag
+        from reprogpt.formats.hub_model import fetch_model
 
         check_links()
         # First what is small, and most often misspelt.
         fetch_model(cfg.model.init_from, ROOT / "data/init")
-        meta = download(cfg.download, ROOT / "data/raw", TASKS)
+        meta = download(cfg.download, ROOT / "data/raw")
         fetch_hellaswag(ROOT / "data/hellaswag")
         print(f"{meta.corpus}: {meta.documents:,} documents, {meta.bytes:,} bytes of text")
 

@@ -9,8 +9,8 @@ from pipeline import ROOT, stage
 
 def main() -> None:
     with stage("evaluate") as cfg:
-        from reprogpt.report import evaluate
-        from reprogpt.runtime import leave, process_group
+        from reprogpt.evaluation.report import evaluate
+        from reprogpt.runtime.distributed import leave, process_group
 
         with process_group(cfg.runtime.device, cfg.runtime.timeout) as process:
             evaluate(cfg.evaluate, process, cfg.runtime.eval_tokens, ROOT)

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from pipeline import ROOT
-from pipeline.commands import Parser, one_line, options_named
-from reprogpt.config import ConfigError
+from pipeline.cli import Parser, one_line, options_named
+from reprogpt.errors import ConfigError
 
 HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?"
 """`gpt2`, `owner/name`, with or without `@revision`."""
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     with options_named({"model.init_from": "DIR"}):
         folder = _fetched(options.model)
-    from reprogpt.inspection import inspect
+    from reprogpt.evaluation.inspect_weights import inspect
 
     print(inspect(folder, options.out, options.text))
     print(f"with pictures: {options.out}/README.md", file=sys.stderr)
@@ -42,7 +42,7 @@ def _fetched(name: str) -> Path:
     if not re.fullmatch(HUB_ID, name) or folder.exists():
         raise ConfigError(f"DIR={name!r} must be a model directory or a model's id on the Hub, "
                           "such as gpt2 or owner/name; there is no such directory")
-    from reprogpt.corpus.hub import fetch_model
+    from reprogpt.formats.hub_model import fetch_model
 
     kept = ROOT / "data/inspect" / name.replace("/", "--")
     fetch_model(name, kept)

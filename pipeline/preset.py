@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands import one_line, program
-from reprogpt.config import Config, ConfigError, merge, read_yaml
-from reprogpt.files import write_bytes
-from reprogpt.params_file import flatten
+from pipeline.cli import one_line, program
+from reprogpt.config import Config, merge, read_yaml
+from reprogpt.config.yaml_file import flatten
+from reprogpt.errors import ConfigError
+from reprogpt.storage.files import write_bytes
 
 BASE = "shakespeare"
 PRESETS = Path("presets")

@@ -8,12 +8,12 @@ from pipeline import ROOT, stage
 
 def main() -> None:
     with stage("sample") as cfg:
-        from reprogpt.files import write_bytes
-        from reprogpt.hf import load_model
-        from reprogpt.packing import packed
-        from reprogpt.runtime import pick_device
-        from reprogpt.samples import page, write
-        from reprogpt.tokenizers import load_tokenizer
+        from reprogpt.formats.huggingface import load_model
+        from reprogpt.generation.samples import page, write
+        from reprogpt.model.kernels.packed_linear import packed
+        from reprogpt.runtime.device import pick_device
+        from reprogpt.storage.files import write_bytes
+        from reprogpt.tokens.tokenizers import load_tokenizer
 
         model, _ = load_model(ROOT / "models/gpt", pick_device(cfg.runtime.device))
         tokenizer = load_tokenizer(ROOT / "models/gpt")

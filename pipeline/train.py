@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import DVC_FILE, ROOT, stage
-from pipeline.machine import check_init, check_links, check_machine
-from pipeline.sealed import Seal
+from pipeline.checks.preflight import check_init, check_links, check_machine
+from pipeline.checks.seal import Seal
 from reprogpt.config import Config
-from reprogpt.training.run_dir import Paths
+from reprogpt.launch.run_dir import Paths
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     ``code``: the sha256 of every source file that decides the weights. Exits with status 1, one
     line said, when the training did not finish.
     """
-    from reprogpt.files import sha256_of
-    from reprogpt.launch import TrainingFailed, launch
-    from reprogpt.training.run_dir import RunDir, runs_root
+    from reprogpt.launch.launcher import TrainingFailed, launch
+    from reprogpt.launch.run_dir import RunDir, runs_root
+    from reprogpt.storage.files import sha256_of
 
     inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
     contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]

@@ -13,14 +13,14 @@ from pathlib import Path
 def answer(job: dict) -> dict:
     import huggingface_hub.constants
 
-    import reprogpt.corpus.hub_corpus
+    import reprogpt.data.hub_dataset
     from reprogpt.config import DownloadConfig
-    from reprogpt.corpora import download
-    from reprogpt.corpus.hub import fetch_model
-    from reprogpt.corpus.raw import read_documents
-    from reprogpt.transfer import TransferError
+    from reprogpt.data.corpora import download
+    from reprogpt.data.raw_text import read_documents
+    from reprogpt.formats.hub_model import fetch_model
+    from reprogpt.storage.http import TransferError
 
-    reprogpt.corpus.hub_corpus.PAUSE = 0.05
+    reprogpt.data.hub_dataset.PAUSE = 0.05
     huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that small files break in the middle
     os.environ["REPROGPT_CACHE"] = job["cache"]
     out = Path(job["out"])

@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check: README's tree is the order of imports."""
+"""The rules of the house that a machine can check: packages on floors, imports that point down."""
 
 import ast
 import re
@@ -9,23 +9,21 @@ import pytest
 from tests.conftest import ROOT, run
 
 LIBRARY = ROOT / "src/reprogpt"
+FLOORS = (
+    ("errors", "runtime"),
+    ("config", "storage"),
+    ("tokens", "model", "launch"),
+    ("data", "formats"),
+    ("encoding", "generation"),
+    ("evaluation",),
+    ("training",),
+)
+"""From the ground up: a package imports only packages of lower floors (and itself)."""
+FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 FILES = sorted(".".join(p.relative_to(LIBRARY).with_suffix("").parts)
-               for p in LIBRARY.rglob("*.py") if p.stem != "__init__")
-HEAVY = {"datasets", "dvc", "huggingface_hub", "pandas", "pyarrow", "ruamel", "transformers",
-         "zstandard"}
-
-
-def tree() -> list[str]:
-    """The library's modules in the order of README's tree: `model`, or `corpus.raw` in a folder."""
-    below = (ROOT / "README.md").read_text().split("    src/reprogpt/")[1].split("    ladder/")[0]
-    found, folder = [], ""
-    for deeper, name, kind in re.findall(r"(?m)^      (  )?(\w+)(\.py|/) +\S", below):
-        folder = folder if deeper else ""
-        if kind == "/":
-            folder = f"{name}."
-        else:
-            found.append(folder + name)
-    return found
+               for p in LIBRARY.rglob("*.py") if p != LIBRARY / "__init__.py")
+HEAVY = {"datasets", "dvc", "gigatoken", "huggingface_hub", "matplotlib", "pandas", "pyarrow",
+         "transformers", "zstandard"}
 
 
 def path_of(name: str) -> Path:
@@ -33,24 +31,30 @@ def path_of(name: str) -> Path:
 
 
 def imported(name: str) -> set[str]:
+    """The packages of the library that a file imports anywhere, itself less."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path_of(name).read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reprogpt"):
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "reprogpt":
+            parts = str(node.module).split(".")
+            found |= {parts[1]} if parts[1:] else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {module.removeprefix("reprogpt.") for module in found} & set(FILES)
+            found |= {alias.name.split(".")[1] for alias in node.names
+                      if alias.name.startswith("reprogpt.")}
+    return found - {name.split(".")[0]}
 
 
-def test_the_readme_has_every_file_of_the_library_once() -> None:
-    assert sorted(tree()) == FILES
+def test_every_package_has_its_floor_and_a_line_in_the_readme() -> None:
+    assert {name.split(".")[0] for name in FILES} == set(FLOOR)
+    tree = (ROOT / "README.md").read_text()
+    for package in FLOOR:
+        assert re.search(rf"(?m)^ +{package}(/|\.py) +\S", tree), package
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_imports_only_what_stands_above_it(name: str) -> None:
-    order = tree()
-    above = set(order[: order.index(name)])
-    assert imported(name) <= above, f"{sorted(imported(name) - above)} stand below {name}"
+def test_imports_point_down(name: str) -> None:
+    own = FLOOR[name.split(".")[0]]
+    upward = {package for package in imported(name) if FLOOR[package] >= own}
+    assert not upward, f"{name} imports {sorted(upward)}, which stand no lower"
 
 
 @pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "benchmarks").glob("*.py")))
@@ -75,8 +79,8 @@ def test_what_is_slow_to_import_stands_in_a_function(name: str) -> None:
 
 
 def test_text_is_downloaded_and_tokenized_without_torch() -> None:
-    script = ("import sys, reprogpt.corpora, reprogpt.tasks, reprogpt.tokenization\n"
-              "import reprogpt.corpus.hub, reprogpt.launch\n"
+    script = ("import sys, reprogpt.data.corpora, reprogpt.encoding.tokenize_corpus\n"
+              "import reprogpt.formats.hub_model, reprogpt.launch.launcher\n"
               "sys.exit('torch' in sys.modules)")
     done = run("python", "-c", script, cwd=ROOT, PYTHONPATH="src")
     assert done.returncode == 0, done.stderr
@@ -92,7 +96,8 @@ class Absent(importlib.abc.MetaPathFinder):
         if name.split(".")[0] in {HEAVY!r}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
-import reprogpt.train, reprogpt.launch, reprogpt.report, reprogpt.samples
+import reprogpt.training.trainer, reprogpt.launch.launcher
+import reprogpt.evaluation.report, reprogpt.generation.samples
 """
     done = run("python", "-c", script, cwd=ROOT, PYTHONPATH="src")
     assert done.returncode == 0, done.stderr

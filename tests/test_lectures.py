@@ -11,12 +11,12 @@ from benchmarks import speed_ladder, switches
 from ladder.rungs import names as rungs
 from pipeline.preset import names, values_of
 from reprogpt.config import Config, read_yaml
-from reprogpt.corpora import download
-from reprogpt.params_file import flatten
-from reprogpt.tokenization import tokenize
-from reprogpt.training.run_dir import Paths, RunDir
+from reprogpt.config.yaml_file import flatten
+from reprogpt.data.corpora import download
+from reprogpt.encoding.tokenize_corpus import tokenize
+from reprogpt.launch.run_dir import Paths, RunDir
 from tests.conftest import ROOT
-from tests.training import train
+from tests.tiny_runs import train
 
 PAGES = ["docs/lectures.md", "docs/own-data.md", "ladder/README.md", "ladder/page.md"]
 LECTURES = (ROOT / "docs/lectures.md").read_text()

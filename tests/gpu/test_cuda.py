@@ -10,14 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reprogpt import checkpoint
-from reprogpt.architectures import build_model
 from reprogpt.config import ModelConfig
-from reprogpt.dropout import row_keys
-from reprogpt.generate import generate
-from reprogpt.loss import MASKED, nll
-from reprogpt.runtime import peak_flops, resolve_precision
-from tests.training import make_run, read_csv, train, write_tokens
+from reprogpt.generation.generate import generate
+from reprogpt.model.dropout import row_keys
+from reprogpt.model.loss import MASKED, nll
+from reprogpt.model.registry import build_model
+from reprogpt.runtime.device import peak_flops, resolve_precision
+from reprogpt.training import checkpoint
+from tests.tiny_runs import make_run, read_csv, train, write_tokens
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,1 +1,1 @@
-"""Behind tokenization.py: raw text to shards, in pieces, by any number of workers."""
+"""Stage tokenize: raw text to shards."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reprogpt.encoding.cuts import encode_long
-from reprogpt.encoding.word_table import WordTable
-from reprogpt.tokenizers import (
+from reprogpt.encoding.split_points import encode_long
+from reprogpt.encoding.word_cache import WordTable
+from reprogpt.tokens.tokenizers import (
     EOT,
     GPT2_EOT,
     WORDS,

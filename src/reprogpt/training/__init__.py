@@ -1,1 +1,1 @@
-"""Behind train.py: what a training run is made of besides its loop."""
+"""Stage train: the loader, the optimizer, the step and the loop."""

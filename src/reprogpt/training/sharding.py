@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reprogpt.runtime import Process
+from reprogpt.runtime.distributed import Process
 
 
 def shard_model(model: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""Stage download: corpora to raw text."""

@@ -1,0 +1,68 @@
+"""Loss and bits per byte of any text file: every token of it is scored once, but for the
+first where the tokenizer has no <|endoftext|> to begin with."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reprogpt.errors import ConfigError
+from reprogpt.evaluation.validation import validation_loss
+from reprogpt.model.gpt import GPT
+from reprogpt.runtime.distributed import Process
+from reprogpt.storage.paths import matching
+from reprogpt.tokens.tokenizers import Tokenizer
+
+
+class Text:
+    """A text as a split: <|endoftext|> first where there is one, the last window filled up with
+    tokens that do not count."""
+
+    def __init__(self, ids: np.ndarray, tokenizer: Tokenizer, block_size: int) -> None:
+        first = [] if tokenizer.eot is None else [tokenizer.eot]
+        tokens = np.concatenate([np.array(first, np.uint16), ids.astype(np.uint16)])
+        targets = max(0, len(tokens) - 1)
+        self.n_tokens = -(-targets // block_size) * block_size + 1
+        self._tokens = np.zeros(self.n_tokens, np.uint16)
+        self._tokens[:len(tokens)] = tokens
+        self._mask = (np.arange(self.n_tokens) < len(tokens)).astype(np.uint8)
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        return self._tokens[start:start + count]
+
+    def read_mask(self, start: int, count: int) -> np.ndarray | None:
+        return self._mask[start:start + count]
+
+
+def score_files(model: GPT, globs: Sequence[str], tokenizer: Tokenizer, process: Process,
+                root: Path, at_once: int) -> dict[str, dict[str, Any]]:
+    """By file: loss, bits_per_byte, tokens, and the sha256 of what was scored.
+
+    ``globs`` are relative to ``root``, or absolute. Raises ConfigError for one that matches
+    nothing, and for what is not UTF-8 text.
+    """
+    scores = {}
+    for name, path in matching("evaluate.suites.held_out", globs, root).items():
+        try:
+            raw = path.read_bytes()
+            ids = tokenizer.encode(raw.decode("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be a file that "
+                              f"can be read ({error.strerror}); change its permissions") from None
+        except ValueError as error:
+            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be text "
+                              f"that the model's tokenizer knows: {error}") from None
+        text = Text(ids, tokenizer, model.cfg.block_size)
+        if text.n_tokens < 2:
+            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name} is empty; "
+                              "remove it")
+        found = validation_loss(model, text, tokenizer.token_bytes(), process,
+                                val_tokens=None, block_size=model.cfg.block_size,
+                                at_once=at_once)
+        scores[name] = {
+            "loss": round(found.loss, 6), "bits_per_byte": round(found.bits_per_byte, 6),
+            "tokens": found.tokens, "sha256": hashlib.sha256(raw).hexdigest(),
+        }
+    return scores

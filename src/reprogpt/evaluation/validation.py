@@ -1,0 +1,100 @@
+"""What a model is measured by, one definition a number.
+
+Validation loss is the mean nll over floor(val_tokens / block_size) windows that do not overlap,
+from token 0 of the split: the same targets whatever the batch, the number of processes or the
+moment. Bits per byte divides the same sum by the bytes of text that the targets stand for, so runs
+with different tokenizers compare (``<|endoftext|>`` stands for no text: 0 bytes).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from reprogpt.evaluation.scoring import Head, tokens_at_once
+from reprogpt.model.gpt import GPT
+from reprogpt.model.loss import MASKED
+from reprogpt.runtime.distributed import Process
+
+
+class Stream(Protocol):
+    """A split as one run of tokens; shards.TokenStream is one."""
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Tokens start..start+count-1, uint16."""
+        ...
+
+    def read_mask(self, start: int, count: int) -> np.ndarray | None:
+        """1 where the token counts as a target; None where all do."""
+        ...
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The loss over a fixed part of a text."""
+
+    loss: float
+    """Mean nll, in nats a target."""
+    bits_per_byte: float
+    tokens: int
+    """Targets scored."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): among how many equally likely tokens the model hesitates."""
+        return math.exp(min(self.loss, 700.0))  # beyond that a double overflows
+
+
+@torch.no_grad()
+def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process: Process, *,
+                    val_tokens: int | None, block_size: int, at_once: int | None = None
+                    ) -> Validation:
+    """The loss over the first ``val_tokens`` tokens of a split (None: all), shared among the
+    processes; each returns the same figures.
+
+    ``model`` is the bare network; ``token_bytes`` (n_vocab,) is the tokenizer's. Touches no
+    generator. ``at_once``, tokens through the model at a time, changes speed alone. Raises
+    ValueError when there is not one window.
+    """
+    total = stream.n_tokens if val_tokens is None else min(val_tokens, stream.n_tokens)
+    # The last target is one past its window, so a split of exactly n windows holds n - 1.
+    windows = min(total // block_size, (stream.n_tokens - 1) // block_size)
+    if windows < 1:
+        raise ValueError(f"the validation split has {stream.n_tokens} tokens, of which val_tokens "
+                         f"scores {total}: not one window of model.block_size = {block_size}; "
+                         "hold out more text (tokenize.val_fraction), or raise val_tokens")
+    batch_rows = max(1, (at_once or tokens_at_once(process.device)) // block_size)
+    sums = torch.zeros(windows, 3, dtype=torch.float64)  # nll, targets, bytes of each window
+    head: Head | None = None
+    bytes_of = torch.from_numpy(np.asarray(token_bytes, dtype=np.int64))
+    for first in range(process.rank * batch_rows, windows, process.world_size * batch_rows):
+        rows = min(batch_rows, windows - first)
+        idx, targets = _read_windows(stream, first, rows, block_size)
+        hidden = model(idx.to(process.device))
+        if head is None:  # a sharded model's is whole once the model has been called
+            head = Head.of(model)
+        nll = head.nll(hidden, targets.to(process.device))
+        valid = targets != MASKED
+        counted = torch.where(valid, bytes_of[targets.clamp(min=0)], 0)
+        here = (nll.cpu().double().sum(1), valid.sum(1), counted.sum(1))  # MPS has no float64
+        sums[first:first + rows] = torch.stack([s.double() for s in here], 1)
+    nll_sum, count, byte_count = process.sum(sums).sum(0).tolist()
+    nats = nll_sum / count if count else math.nan
+    bits = nll_sum / math.log(2) / byte_count if byte_count else math.nan
+    return Validation(nats, bits, int(count))
+
+
+def _read_windows(stream: Stream, first: int, rows: int, T: int
+                  ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows first..first+rows-1 of T tokens each: idx, targets (rows, T) int64."""
+    tokens = torch.from_numpy(stream.read(first * T, rows * T + 1).astype(np.int64))
+    mask = stream.read_mask(first * T + 1, rows * T)
+    targets = tokens[1:]
+    if mask is not None:
+        targets = torch.where(torch.from_numpy(mask != 0), targets, MASKED)
+    return tokens[:-1].view(rows, T), targets.view(rows, T)

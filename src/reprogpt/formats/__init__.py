@@ -1,0 +1,1 @@
+"""Model directories of others: Hugging Face's, nanoGPT's, the Hub's."""

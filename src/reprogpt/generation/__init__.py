@@ -1,0 +1,1 @@
+"""Stage sample: text from a model."""

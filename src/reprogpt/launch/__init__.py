@@ -1,0 +1,1 @@
+"""Starting a training: its run directory and its processes."""

@@ -1,0 +1,1 @@
+"""Fast paths, each tested equal to the plain torch code that it replaces."""

@@ -1,0 +1,1 @@
+"""Lecture 1's models, from bigram to multi-head attention."""

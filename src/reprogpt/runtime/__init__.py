@@ -1,0 +1,1 @@
+"""The process: its device, precision, group, signals and workers."""

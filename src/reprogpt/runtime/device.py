@@ -1,0 +1,127 @@
+"""The process: which of how many it is, on which device, in which precision, how deterministic.
+
+Only this file reads RANK and picks the device; everything below it is handed a :class:`Process`.
+"""
+
+import contextlib
+import ctypes
+import platform
+import re
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+DTYPES = {"float32": torch.float32, "tf32": torch.float32,
+          "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+PEAK_FLOPS = {  # dense bf16, from the vendors' datasheets; the first name that matches counts
+    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "B200": 2250e12,
+    "A100": 312e12, "A10G": 70e12, "A40": 149.7e12, "A6000": 154.8e12, "L40S": 362e12,
+    "L4": 121e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,
+}
+
+
+def pick_device(setting: str, local_rank: int = 0) -> torch.device:
+    """``runtime.device`` made concrete. Raises ValueError when it is not there."""
+    if setting == "auto":
+        setting = ("cuda" if torch.cuda.is_available()
+                   else "mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(setting)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"params.yaml: runtime.device={setting} but torch sees no CUDA "
+                             "device; set it to auto or cpu")
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise ValueError(f"params.yaml: runtime.device={setting} needs GPU {index}, but there "
+                             f"are {torch.cuda.device_count()}; lower runtime.nproc or device")
+        return torch.device("cuda", index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("params.yaml: runtime.device=mps but there is none; set it to auto or cpu")
+    return device
+
+
+def resolve_precision(setting: str, device: torch.device) -> str:
+    """``train.precision`` made concrete: auto is bfloat16 where the device computes it natively,
+    else float32."""
+    if setting == "auto":
+        return "bfloat16" if computes_bfloat16(device) else "float32"
+    if setting == "tf32" and device.type != "cuda":
+        raise ValueError(f"params.yaml: train.precision=tf32 needs a CUDA device, not "
+                         f"{device.type}; set it to auto or float32")
+    return setting
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are native: GPUs of compute capability 8 and up (V100 and T4 only
+    emulate it), processors with AVX-512 BF16 or AMX (others take longer than in float32)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a forward pass computes in ``precision`` (weights stay float32)."""
+    if DTYPES[precision] == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+def set_determinism(deterministic: bool, precision: str) -> None:
+    """Same inputs, same bits, on this machine. Costs speed on a GPU (another kernel for attention)
+    and nothing on a CPU. cuBLAS wants its workspace fixed before CUDA starts: launch.py puts
+    CUBLAS_WORKSPACE_CONFIG into the environment."""
+    torch.use_deterministic_algorithms(deterministic)
+    # Filling fresh memory is an aid for debugging, and slow.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    tf32 = "tf32" if precision != "float32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = tf32
+    torch.backends.cudnn.fp32_precision = tf32
+
+
+def keep_freed_memory() -> None:
+    """glibc keeps what a step frees for the next step, instead of giving it back to the system.
+
+    By its defaults every tensor above 32 MB is mapped anew and its pages faulted in, step after
+    step; torch frees and asks for the same sizes again. Elsewhere than on glibc: nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    malloc_options = ctypes.CDLL(None).mallopt
+    for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+        malloc_options(option, value)
+
+
+def numerics(device: torch.device) -> dict[str, str]:
+    """What the last bits of a result depend on besides the params; a resume compares it."""
+    name = (torch.cuda.get_device_name(device) if device.type == "cuda"
+            else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
+    return {"torch": str(torch.__version__), "device": name,
+            "threads": str(torch.get_num_threads())}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's dense bf16 FLOP/s by its datasheet; None when it is not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in PEAK_FLOPS.items() if re.search(rf"\b{key}\b", name)), None)
+
+
+def copy_to(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """x on ``device``; a copy to a GPU overlaps with what the GPU is doing."""
+    if device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all it was given, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,1 @@
+"""Files: written atomically, found, fetched and checked by sha256."""

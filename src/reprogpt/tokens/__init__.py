@@ -1,0 +1,1 @@
+"""Tokenizers, and token ids on disk: shards and their manifest."""

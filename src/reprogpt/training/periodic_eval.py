@@ -1,0 +1,126 @@
+"""What training shows of itself beside the loss: HellaSwag and samples, every so many steps.
+
+The records are kept in the run's folder, step by step, and the files of metrics/ are written anew
+from them: a run that resumes from step k forgets what it saw after k, and shows nothing twice.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reprogpt.config import SampleConfig, TrainConfig
+from reprogpt.evaluation.hellaswag import answer, read_questions
+from reprogpt.evaluation.published import nearest
+from reprogpt.generation.samples import blocks, encode_prompts, read_prompts, write
+from reprogpt.model.gpt import GPT
+from reprogpt.runtime.distributed import Process
+from reprogpt.storage.files import write_bytes
+from reprogpt.tokens.tokenizers import Tokenizer
+
+SCORES = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
+
+
+class Probes:
+    """``probes(step, model)`` after each step: mostly does nothing. All processes must call it.
+
+    ``at_once``: tokens of an evaluation that go through the model at a time. ``step``: the step
+    that training starts or resumes at. ``run`` is the run's folder, ``metrics``
+    where train_hellaswag.csv and train_samples.md go.
+    """
+
+    def __init__(self, train: TrainConfig, sample: SampleConfig, seed: int, tokenizer: Tokenizer,
+                 process: Process, *, at_once: int, step: int, run: Path, metrics: str,
+                 hellaswag_file: Path) -> None:
+        self.train, self.sample, self.seed = train, sample, seed
+        self.tokenizer, self.process, self.metrics = tokenizer, process, metrics
+        self.at_once = at_once
+        self._file = run / "probes.jsonl"
+        self._records: list[dict[str, Any]] = []
+        if process.is_first:
+            self._records = [r for r in _read(self._file) if r["step"] <= step]
+            self.save()  # DVC took the files away before the stage started
+        if train.sample_interval is not None:
+            encode_prompts(sample, tokenizer)  # one that cannot be read ends the run here
+        self._questions = None
+        if train.hellaswag_interval is not None:
+            self._questions = read_questions(hellaswag_file, tokenizer, train.hellaswag_examples)
+
+    def __call__(self, step: int, model: GPT) -> None:
+        """Measures what is due after ``step`` updates. ``model`` is the bare network.
+
+        No generator of training is touched: each sample draws from one of its own.
+        """
+        record: dict[str, Any] = {"step": step}
+        if self._questions is not None and _due(step, self.train.hellaswag_interval):
+            record["hellaswag"] = answer(model, self._questions, self.process,
+                                         self.at_once).summary()
+            record["parameters"] = model.num_parameters()
+        if _due(step, self.train.sample_interval) and self.process.is_first:
+            record["prompts"] = read_prompts(self.sample)
+            record["samples"] = write(model, self.tokenizer, self.sample, self.seed)
+        if len(record) > 1 and self.process.is_first:
+            self._records = [r for r in self._records if r["step"] < step] + [record]
+            self.save()
+
+    def save(self) -> None:
+        """Writes the records and the files made of them."""
+        lines = "".join(json.dumps(record) + "\n" for record in self._records)
+        write_bytes(self._file, lines.encode())
+        if not self.metrics:
+            return
+        write_bytes(Path(self.metrics, "train_hellaswag.csv"), _csv(self._records).encode())
+        page = _page(self._records, self.seed)
+        if self.train.sample_interval is None:
+            page += "\nNone were asked for: see `train.sample_interval`.\n"
+        write_bytes(Path(self.metrics, "train_samples.md"), page.encode())
+
+    def due(self, step: int) -> bool:
+        """Whether anything is to be measured after ``step`` updates."""
+        return (_due(step, self.train.hellaswag_interval)
+                or _due(step, self.train.sample_interval))
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """The records of a file. One that is damaged is set aside, as a checkpoint would be, with a
+    message; those before the damage are kept."""
+    records: list[dict[str, Any]] = []
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:  # no JSON, or no text
+            record = None
+        if not (isinstance(record, dict) and isinstance(record.get("step"), int)):
+            spoiled = file.with_suffix(".spoiled")
+            file.replace(spoiled)
+            print(f"{file}: line {number} is damaged; set aside as {spoiled.name}, going on with "
+                  "what stands before it", file=sys.stderr, flush=True)
+            break
+        records.append(record)
+    return records
+
+
+def _due(step: int, interval: int | None) -> bool:
+    return interval is not None and step % interval == 0
+
+
+def _csv(records: Sequence[dict[str, Any]]) -> str:
+    """Scores by step, and the published figures as columns that a plot draws as level lines."""
+    rows = [",".join(("step", *SCORES, "gpt2_acc_norm", "gpt3_acc_norm"))]
+    for record in (r for r in records if "hellaswag" in r):
+        published = [ref.scores["acc_norm"] for ref in nearest(record["parameters"]).values()]
+        values = [record["step"], *(record["hellaswag"][name] for name in SCORES), *published]
+        rows.append(",".join(f"{value:g}" for value in values))
+    return "\n".join(rows) + "\n"
+
+
+def _page(records: Sequence[dict[str, Any]], seed: int) -> str:
+    """The samples of every step, the newest last."""
+    parts = ["# Samples during training"]
+    for record in (r for r in records if "samples" in r):
+        parts.append(f"## Step {record['step']}")
+        for prompt, texts in zip(record["prompts"], record["samples"], strict=True):
+            parts += blocks(prompt, texts, seed)
+    return "\n\n".join(parts) + "\n"

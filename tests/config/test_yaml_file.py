@@ -1,0 +1,114 @@
+"""params.yaml is read as DVC reads it: its own parser is the oracle."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.serialize import parse_yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reprogpt.config.yaml_file import merge, read_yaml
+from reprogpt.errors import ConfigError
+
+SCALARS = """
+    6e-4 6E-4 6e4 +6e-4 -6e+4 6.e-4 6.5e-4 .5 .5e3 .5e-3 5. 1_000 1_0.5 1__0 _1 1_ 0x1F 0X1F
+    0o17 017 08 0b11 0B1 true True TRUE false yes on off No y n null Null NULL ~ nUll .inf -.inf
+    +.Inf .nan .NaN inf nan 1:30 12:30:45 1.2.3 0.0 -0 +1 -0x1F 0_1 00 0x_1 1e5 1e 1e+ e5 0x 0o 0b -
+    -- . .. +. 1.e5 1._5 ._5 1.5_0 1e1_0 -.5 = << 1,000 0o8 1e400 0e0 -1_000 +1_000.5 "6e-4" '1'
+    123456789012345678901234567890 cosine 100_000_000""".split()
+
+DOCUMENTS = [
+    "a: 1\na: 2\n", "a: {b: 1, b: 2}\n", "a: !!str 1\n", 'a: !!int "3"\n',
+    "a: !!python/object:os.system x\n", "a: &x {b: 1}\nc: *x\n",
+    "a: &x {b: 1}\nc:\n  <<: *x\n  d: 2\n", "---\na: 1\n---\nb: 2\n", "a:\n", '"a": 1\n1: 2\n',
+    'a: "x\\ty"\n', "a: 'it''s'\n", "a: |\n  x\n  y\n", "? a\n: b\n", "a: [1, 2e-3, on]\n",
+    "a:\t1\n", "a: b: c\n", "﻿a: 1\n", "a: 1 # c\n", "null: 1\n", "a: @x\n", "a: `x\n",
+    "a: {}\n", "a: !!bool yes\n", "a: *x\n", "a: - b\n", "a: 'x\n", "true: 1\n", "a: [1\n",
+]  # fmt: skip
+
+
+def _ours(text: str, folder: Path) -> Any:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    try:
+        return read_yaml(path)
+    except ConfigError:
+        return ConfigError
+
+
+def _dvc(text: str) -> Any:
+    try:
+        return parse_yaml(text, "params.yaml")
+    except Exception:
+        return ConfigError
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
+        return math.isnan(b)
+    return type(a) is type(b) and a == b
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+def test_a_scalar_means_what_dvc_takes_it_for(scalar: str, tmp_path: Path) -> None:
+    text = f"k: {scalar}\n"
+    assert _same(_ours(text, tmp_path), _dvc(text)), (_ours(text, tmp_path), _dvc(text))
+
+
+@pytest.mark.parametrize("text", DOCUMENTS)
+def test_a_document_means_what_dvc_takes_it_for(text: str, tmp_path: Path) -> None:
+    assert _same(_ours(text, tmp_path), _dvc(text)), (_ours(text, tmp_path), _dvc(text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("0123456789.eE+-_xXob", min_size=1, max_size=8))
+def test_anything_like_a_number_means_what_dvc_takes_it_for(
+    tmp_path_factory: pytest.TempPathFactory, scalar: str
+) -> None:
+    text = f"k: {scalar}\n"
+    assert _same(_ours(text, tmp_path_factory.getbasetemp()), _dvc(text))
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("a: 1\na: 2\n", "line 2: a is given twice"),
+    ("a: [1\n", "line 2"),
+    ("- 1\n", "must be a mapping of sections, not a list"),
+    ("", "is empty and must be a mapping of sections; `python -m pipeline.preset"),
+    ("# nothing\n", "is empty and must be a mapping of sections"),
+    ("a: 1\nb: x\x07y\n", "line 2: character #x0007 is not allowed in YAML"),
+    ("a:\n\tb: 1\n", "line 2: found character '\\t'"),
+    ("[a]: 1\n", "a key must be text"),
+    ("a: 1\nb: 0x_\n", "line 2: 0x_ is not a number"),
+])
+def test_an_error_names_file_line_and_fix_on_one_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert said in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_says_what_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pipeline\.preset shakespeare"):
+        read_yaml(tmp_path / "params.yaml")
+
+
+def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"b: 1\na: \xff\n")
+    with pytest.raises(ConfigError, match=r"line 2: byte 0xff is not UTF-8 text; save the file"):
+        read_yaml(tmp_path / "params.yaml")
+
+
+def test_merge_lays_mappings_on_each_other_and_replaces_the_rest() -> None:
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    assert merge(base, {"a": {"c": [3]}, "d": {"e": 1}}) == {"a": {"b": 1, "c": [3]}, "d": {"e": 1}}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": None}

@@ -1,0 +1,79 @@
+"""Two runs' answers, question by question."""
+
+import json
+from itertools import product
+
+import pytest
+
+from reprogpt.evaluation.compare_runs import compare, differing, luck, read_answers
+from tests.conftest import ROOT, run
+
+
+def record(index, pred, label=0):
+    figures = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
+    return {"index": index, "label": label, "nll": [1.0, 2.0, 3.0, 4.0],
+            "lm_eval_nll": [5.0, 6.0, 7.0, 8.0], **{f"pred_{f}": pred for f in figures}}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Question 1 only A gets right, 2 both, 3 and 4 only B, 5 neither; 0 and 9 stand in one."""
+    a = {0: 0, 1: 0, 2: 0, 3: 1, 4: 2, 5: 1}
+    b = {9: 0, 1: 3, 2: 0, 3: 0, 4: 0, 5: 1}
+    for name, answers in (("a", a), ("b", b)):
+        lines = [json.dumps(record(i, pred)) + "\n" for i, pred in answers.items()]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    return tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+
+
+def test_questions_are_matched_by_index_and_counted(files):
+    lines = list(compare(*map(read_answers, files)))
+    assert lines[0] == "5 questions in both; 6 in A, 6 in B"
+    assert lines[1].split() == ["figure", "both", "A", "only", "B", "only", "none", "by", "luck"]
+    assert lines[2].split() == ["acc", "1", "1", "2", "1", "1"]
+
+
+def test_each_difference_is_shown_with_the_sums_of_its_figure(files):
+    a, b = map(read_answers, files)
+    assert len(list(differing(a, b, "acc"))) == 3
+    first = next(differing(a, b, "lm_eval_acc_norm"))
+    assert first == ("question 1, label 0: A 0 of [5.0, 6.0, 7.0, 8.0], "
+                     "B 3 of [5.0, 6.0, 7.0, 8.0]")
+
+
+def test_luck_is_a_fair_coins():
+    assert luck(0, 0) == luck(3, 3) == 1
+    assert luck(0, 5) == luck(5, 0) == 2 / 32
+    assert luck(1, 3) == 2 * (1 + 4) / 16
+    throws = [sum(coins) for coins in product((0, 1), repeat=9)]  # all of them, equally likely
+    assert luck(2, 7) == sum(t <= 2 or t >= 7 for t in throws) / len(throws)
+
+
+def test_the_command_and_what_it_refuses(files, tmp_path):
+    script = ("python", "-m", "pipeline.compare")
+    done = run(*script, str(files[0]), str(files[1]), "--each", "acc", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("question ") == 3
+    whole = record(1, 0)
+    for bad, content, reason in (
+        ("absent.jsonl", None, "No such file or directory"),
+        ("broken.jsonl", "{}\n", "line 1 has no index"),
+        ("empty.jsonl", "", "it has no question"),
+        ("text.jsonl", json.dumps(whole) + "\nhello\n", "line 2 is not JSON"),
+        ("list.jsonl", "[1]\n", "line 1 is not a record"),
+        ("other.jsonl", json.dumps({**whole, "index": "1"}) + "\n", "line 1 has index '1'"),
+        ("old.jsonl", json.dumps({k: v for k, v in whole.items() if k != "pred_acc"}) + "\n",
+         "line 1 has no pred_acc"),
+    ):
+        if content is not None:
+            (tmp_path / bad).write_text(content)
+        done = run(*script, str(tmp_path / bad), str(files[1]), cwd=ROOT)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"{tmp_path / bad}: must be a hellaswag.jsonl of the stage "
+                                      f"evaluate: {reason}")
+
+
+def test_runs_without_a_common_question_are_not_compared():
+    with pytest.raises(ValueError, match="none of A's 1 questions is among B's 2"):
+        list(compare({1: record(1, 0)}, {2: record(2, 0), 3: record(3, 0)}))

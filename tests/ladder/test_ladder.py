@@ -1,0 +1,97 @@
+"""The ladder: its stages list what they import, and a rung is climbed from text to figures."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from ladder import page, rungs
+from pipeline.checks.code_deps import LADDER_STAGES, code_deps
+from pipeline.checks.seal import Seal
+from reprogpt.config import read_yaml
+from reprogpt.errors import ConfigError
+from reprogpt.model.lecture1.models import RUNGS
+from tests.conftest import ROOT, run
+
+DVC = read_yaml(ROOT / "ladder/dvc.yaml")["stages"]
+NAMES = rungs.names()
+
+
+@pytest.mark.parametrize("stage", LADDER_STAGES)
+def test_a_stage_lists_the_files_that_it_imports(stage: str) -> None:
+    listed = {d for d in DVC[stage]["deps"] if d.endswith(".py")}
+    assert listed == set(code_deps(stage, ROOT, "ladder"))
+
+
+def test_every_rung_has_its_stage_and_every_class_its_rung() -> None:
+    assert DVC["climb"]["matrix"]["rung"] == NAMES
+    assert {rungs.params(name).model.architecture for name in NAMES} == set(RUNGS)
+    assert page.PUBLISHED.keys() <= set(NAMES)
+    assert page.IDEAS.keys() == set(NAMES)
+
+
+def test_rungs_differ_in_nothing_but_what_they_add() -> None:
+    first = rungs.params("head")
+    for name in NAMES:
+        cfg = rungs.params(name)
+        assert (cfg.seed, cfg.tokenize, cfg.evaluate) == (first.seed, first.tokenize,
+                                                          first.evaluate)
+        if name not in ("bigram", "scaled"):
+            assert cfg.train == first.train
+    with pytest.raises(ConfigError, match="rungs has no heads"):
+        rungs.params("heads")
+
+
+def test_a_rung_begins_with_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = rungs.PARAMS_FILE.read_text()
+    (tmp_path / "params.yaml").write_text(re.sub(r"init_from: \S+", "init_from: gpt2", text))
+    monkeypatch.setattr(rungs, "PARAMS_FILE", tmp_path / "params.yaml")
+    with pytest.raises(ConfigError, match="init_from='gpt2' must be null: a rung begins"):
+        rungs.params(NAMES[0])
+
+
+def test_a_rungs_seal_covers_its_own_params() -> None:
+    seal = Seal.take("climb@multihead", ROOT / "ladder/dvc.yaml")
+    keys = {key for _, key in seal.values}
+    assert "rungs.multihead.model.n_head" in keys
+    assert "train.lr" in keys
+    assert not any(key.startswith("rungs.bigram") for key in keys)
+    assert seal.broken() is None
+
+
+def test_the_page_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {name: {"parameters": 1000 + i, "flops_per_token": 7, "val_loss": 2.5 - i / 10,
+                      "val_bits_per_byte": 3.0, "seconds": 1.0, "corpus": "tinyshakespeare"}
+               for i, name in enumerate(NAMES)}
+    for name in NAMES:
+        (tmp_path / f"{name}.txt").write_text(f"\n{name} speaks\n")
+    monkeypatch.setattr(page, "SAMPLES", tmp_path)
+    text = page.page(figures)
+    for name in NAMES:
+        assert f"{figures[name]['val_loss']:.3f}" in text
+        assert f"{name} speaks" in text
+    bars = [e for e in ET.fromstring(page.drawing(figures)) if e.attrib.get("fill") == "#4c78a8"]
+    assert len(bars) == len(NAMES)
+    assert float(bars[0].attrib["width"]) > float(bars[-1].attrib["width"])
+
+
+@pytest.mark.slow
+def test_a_rung_is_climbed(checkout: Path) -> None:
+    (checkout / "text.txt").write_text("the quick brown fox jumps over the lazy dog.\n" * 200)
+    params = checkout / "ladder/params.yaml"
+    text = params.read_text().replace("corpus: tinyshakespeare", "corpus: files")
+    text = text.replace("files: null", "files: [text.txt]")
+    params.write_text(text.replace("max_steps: 5000", "max_steps: 20"))
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q", "-f"]):
+        assert run(*command, cwd=checkout).returncode == 0
+    done = run("dvc", "repro", "ladder/dvc.yaml:climb@residual", cwd=checkout)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads((checkout / "ladder/metrics/residual.json").read_text())
+    assert figures["steps"] == 20
+    assert figures["corpus"] == "files"
+    assert 0 < figures["val_loss"] < 4
+    assert len((checkout / "ladder/samples/residual.txt").read_text()) == 300
+    again = run("dvc", "repro", "ladder/dvc.yaml:climb@residual", cwd=checkout)
+    assert "didn't change, skipping" in again.stdout

@@ -1,0 +1,334 @@
+"""The launcher: real processes, really killed.
+
+`python -m tests.launch.test_launcher 20` kills 20 times.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reprogpt.errors import ConfigError
+from reprogpt.launch.launcher import HUGE_PAGES, _environment, processes
+from reprogpt.launch.launcher import launch as start
+from reprogpt.launch.run_dir import RunDir, runs_root
+from reprogpt.training import checkpoint
+from tests.tiny_runs import (
+    config,
+    launch,
+    make_run,
+    members_in,
+    read_csv,
+    weights,
+    without_times,
+    write_tokens,
+)
+
+pytestmark = pytest.mark.timeout(900)  # starting takes minutes on a machine that is busy
+LONG = {"max_steps": 150, "batch_tokens": 12 * 16, "eval_interval": 100}
+"""Some seconds of training: time enough to be killed in."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running(tmp_path: Path) -> Iterator[None]:
+    """A test that fails must not leave a training behind that the tests after it compete with."""
+    yield
+    for pid in members_in(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+def members(run: RunDir) -> list[int]:
+    """Process ids of everything that works on a run: launcher, torchrun, training processes."""
+    return members_in(run.path)
+
+
+def workers(run: RunDir) -> list[int]:
+    """The training processes among them."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in members(run)}
+    return [pid for pid, command in commands.items()
+            if "reprogpt.training.trainer" in command and "reprogpt.launch.torchrun" not in command]
+
+
+def wait_for(condition: object, what: str, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.02)
+
+
+def last_step(run: RunDir) -> int:
+    """The step of the last checkpoint, 0 if there is none."""
+    return (checkpoint.steps(run.path) or [0])[-1]
+
+
+def wait_for_step(run: RunDir, step: int, child: subprocess.Popen[str] | None = None) -> None:
+    """Returns when a checkpoint of ``step`` or a later one is there, or ``child`` has ended."""
+    wait_for(lambda: last_step(run) >= step or (child is not None and child.poll() is not None),
+             f"step {step}")
+
+
+def finish(run: RunDir) -> None:
+    child = launch(run)
+    _, said = child.communicate(timeout=300)
+    assert child.returncode == 0, said
+
+
+def torture(folder: Path, tokens: Path, kills: int, seed: int) -> tuple[str, str, list[str]]:
+    """One run killed with -9 ``kills`` times at random moments, one left in peace.
+
+    Most kills wait until the run has come a random part further and saved once more, so that on a
+    slow machine, too, there is something to lose; every fifth falls while the run starts.
+    Returns the sha256 of both models and what was killed when.
+    """
+    rng = random.Random(seed)
+    peace = make_run(folder / "peace", tokens, train=LONG)
+    finish(peace)
+    run = make_run(folder / "torture", tokens, train=LONG)
+    log: list[str] = []
+    nothing_to_lose = 0
+    while len(log) < kills:
+        before = last_step(run)
+        # The last step is left alone: a run that has ended cannot be killed.
+        share = (LONG["max_steps"] - 10) / kills
+        goal = max(before + 1, round((len(log) + rng.random()) * share))
+        child = launch(run)
+        if len(log) % 5 == 4:
+            time.sleep(rng.uniform(0.0, 5.0))
+        else:
+            wait_for_step(run, goal, child)
+            time.sleep(rng.uniform(0.0, 0.1))  # about as long as from one save to the next
+        alive = members(run)
+        if child.poll() is not None or not alive:
+            for path in run.path.glob("*.pt"):  # it finished: begin the run anew
+                path.unlink()
+            continue
+        nothing_to_lose += not checkpoint.steps(run.path)
+        victims = rng.choice([alive, [rng.choice(alive)]])
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        child.communicate(timeout=300)
+        wait_for(lambda: not members(run), "the others to notice")
+        log.append(f"{len(victims)} of {len(alive)} processes killed, checkpoints at "
+                   f"{checkpoint.steps(run.path)}")
+    assert nothing_to_lose < kills / 2, log
+    finish(run)
+    assert without_times(read_csv(run)) == without_times(read_csv(peace))
+    sums = [hashlib.sha256(weights(r)).hexdigest() for r in (peace, run)]
+    return sums[0], sums[1], log
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_with_the_same_weights(tmp_path: Path, tokens: Path) -> None:
+    straight, tortured, log = torture(tmp_path, tokens, kills=2, seed=int(time.time()))
+    assert straight == tortured, log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_saves_and_stops(tmp_path: Path, tokens: Path, name: str) -> None:
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000},
+                   runtime={"checkpoint_interval": 50_000})
+    child = launch(run)
+    table = Path(run.paths.csv)  # whole lines counted: the last one may be half written
+    wait_for(lambda: table.exists() and table.read_text().count("\n") > 4, "a few steps")
+    child.send_signal(signal.Signals[name])
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 1
+    assert f"stopped by {name}" in said
+    assert "the same command continues from there" in said
+    assert checkpoint.steps(run.path), "it should have saved on the way out"
+    assert not members(run)
+
+
+@pytest.mark.slow
+def test_nothing_outlives_what_started_it(tmp_path: Path, tokens: Path) -> None:
+    """The launcher's parent (DVC, say) is killed alone: training saves and ends by itself."""
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000})
+    run.write()
+    parent = subprocess.Popen([sys.executable, "-c", (
+        "import sys; from reprogpt.launch.run_dir import RunDir;"
+        "from tests.tiny_runs import launch;"
+        "from pathlib import Path; launch(RunDir.open(Path(sys.argv[1]))).wait()"),
+        str(run.path)], env=os.environ | {"PYTHONPATH": "src:."})
+    wait_for_step(run, 4)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not members(run), "everything to end", 30)
+
+
+@pytest.mark.slow
+def test_a_group_that_loses_one_starts_again(tmp_path: Path, tokens: Path) -> None:
+    """Two processes; one is killed alone; torchrun restarts both from the last checkpoint."""
+    changes = {"train": LONG, "runtime": {"nproc": 2, "max_restarts": 2}}
+    straight = make_run(tmp_path / "straight", tokens, **changes)
+    finish(straight)
+    run = make_run(tmp_path / "restarted", tokens, **changes)
+    child = launch(run)
+    wait_for_step(run, 40)
+    os.kill(workers(run)[-1], signal.SIGKILL)
+    _, said = child.communicate(timeout=300)
+    assert child.returncode == 0, said
+    assert "continuing run" in said
+    assert weights(run) == weights(straight)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_noticed(tmp_path: Path, tokens: Path) -> None:
+    """One of two is stopped, not killed: after runtime.timeout the run ends instead of waiting."""
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000},
+                   runtime={"nproc": 2, "max_restarts": 0, "timeout": 5})
+    child = launch(run)
+    wait_for_step(run, 4)
+    os.kill(workers(run)[-1], signal.SIGSTOP)
+    _, said = child.communicate(timeout=300)
+    assert child.returncode == 1
+    assert "the same command continues from the last checkpoint" in said
+    assert not members(run)
+
+
+@pytest.mark.slow
+def test_a_second_trainer_is_told(tmp_path: Path, tokens: Path) -> None:
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000})
+    first = launch(run)
+    wait_for_step(run, 4)
+    second = launch(run)
+    _, said = second.communicate(timeout=30)
+    assert second.returncode == 1
+    assert f"another trainer (process {first.pid}) is at work on this run" in said
+    assert "Traceback" not in said
+    first.terminate()
+    first.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_what_cannot_get_better_is_not_tried_again(tmp_path: Path, tokens: Path) -> None:
+    run = make_run(tmp_path, tokens, train={"lr": 1e30, "warmup_steps": 0, "grad_clip": 0.0},
+                   runtime={"max_restarts": 50})
+    child = launch(run)
+    _, said = child.communicate(timeout=300)
+    assert child.returncode == 1
+    assert "is not finite" in said.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_what_hangs_on_the_way_out_is_ended(tmp_path: Path, tokens: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training process has written everything and never exits: the launcher sees to it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os, time\n"
+        "if 'RANK' in os.environ:\n    atexit.register(time.sleep, 9999)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("reprogpt.launch.launcher.GRACE_SECONDS", 1.0)
+    run = make_run(tmp_path, tokens)
+    start(run)
+    assert run.done.exists()
+    assert (Path(run.paths.model) / "model.safetensors").exists()
+    assert not members(run)
+
+
+FAKE_SLURM = {  # one node, at once: what the options ask of the real programs
+    "sbatch": 'for a in "$@"; do case $a in --wrap=*) job="${a#--wrap=}";; esac; done\n'
+              'echo "$@" > $LOG\nSLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 exec sh -c "$job"',
+    "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+    "scontrol": "echo localhost",
+}
+
+
+@pytest.mark.slow
+def test_slurm(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sbatch -> launcher -> srun -> torchrun, with stand-ins for Slurm's own programs."""
+    for name, script in FAKE_SLURM.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    run = make_run(tmp_path, tokens, runtime={"launcher": "slurm"})
+    finish(run)
+    assert len(read_csv(run)) == 21
+    asked = (tmp_path / "log").read_text()
+    assert f"--job-name=reprogpt-{run.fingerprint}" in asked
+    assert "--signal=B:USR1@120" in asked
+
+
+def test_runs_of_a_temporary_checkout_are_the_main_ones(tmp_path: Path) -> None:
+    assert runs_root(tmp_path) == tmp_path / "runs"
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
+    assert runs_root(copy) == tmp_path / "runs"
+
+
+def test_an_unfinished_run_may_go_on_under_edited_code(tmp_path: Path, tokens: Path) -> None:
+    def again(code: str, max_steps: int = 20, **changes: Any) -> RunDir:
+        cfg = config(runtime={"resume": old.path.name}, train={"max_steps": max_steps}, **changes)
+        return RunDir.create(old.path.parent, code, cfg, old.paths, [("manifest", "12")])
+
+    first = make_run(tmp_path, tokens)
+    old = RunDir.create(first.path.parent, "0" * 16, first.config, first.paths,
+                        [("manifest", "12")])
+    with pytest.raises(ConfigError, match=r"runtime.resume=0{16} has no checkpoint in .*runs"):
+        again("1" * 16)
+    old.write()
+    checkpoint.save(old.path, "step_000004", {"step": 4})
+    resumed = again("1" * 16)
+    assert resumed.path == old.path
+    resumed.write()
+    assert RunDir.open(old.path).fingerprint == "1" * 16
+    assert "0" * 16 in (old.path / "run.json").read_text(), "every code that trained it is named"
+    with pytest.raises(ConfigError, match=r"was trained with seed=1337, not 2: .* null"):
+        again("1" * 16, seed=2)
+    with pytest.raises(ConfigError, match=r"trained with train.max_steps=20, not 30"):
+        again("1" * 16, max_steps=30)
+    checkpoint.save(old.path, "step_000020", {"step": 20})
+    assert again("1" * 16).path == old.path
+    with pytest.raises(ConfigError, match=r"is finished, by other code than this"):
+        again("2" * 16)
+
+
+def test_what_is_at_work_is_not_written_over(tmp_path: Path, tokens: Path) -> None:
+    run = make_run(tmp_path, tokens)
+    run.write()
+    lock = run.lock()
+    before = (run.path / "run.json").read_text()
+    with pytest.raises(ConfigError, match="another trainer"):
+        start(make_run(tmp_path, tokens, runtime={"nproc": 7}))
+    assert (run.path / "run.json").read_text() == before
+    os.close(lock)
+
+
+def test_processes(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes(make_run(tmp_path, tokens, runtime={"nproc": 3})) == 3
+    assert processes(make_run(tmp_path, tokens, runtime={"nproc": "auto"})) == 1
+
+
+def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(
+        tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, tokens)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert HUGE_PAGES.items() <= _environment(run).items()
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    assert _environment(run)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+        a, b, log = torture(Path(name), write_tokens(Path(name) / "tokens"), count, seed=count)
+        print("\n".join(log))
+        print(f"straight {a}\ntortured {b}\n{'the same' if a == b else 'NOT THE SAME'}")
+        sys.exit(a != b)

@@ -1,0 +1,101 @@
+"""Checkpoints: whole or not there, whatever happens to the disk."""
+
+import errno
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reprogpt.training import checkpoint
+
+
+def state(step: int) -> dict[str, object]:
+    return {"step": step, "model": {"w": torch.arange(100.0) * step}, "rows": [{"loss": 1.5}]}
+
+
+def test_a_state_comes_back_exactly(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, "step_000003", state(3))
+    back = checkpoint.latest(tmp_path)
+    assert back is not None
+    assert torch.equal(back["model"]["w"], torch.arange(100.0) * 3)
+    assert back["rows"] == [{"loss": 1.5}]
+
+
+def test_the_name_is_not_in_the_bytes(tmp_path: Path) -> None:
+    a = checkpoint.save(tmp_path, "step_000003", state(3))
+    b = checkpoint.save(tmp_path, "step_000004", state(3))
+    assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "no checksum"])
+def test_a_spoiled_one_is_set_aside_and_the_one_before_serves(tmp_path: Path, damage: str) -> None:
+    checkpoint.save(tmp_path, "step_000003", state(3))
+    path = checkpoint.save(tmp_path, "step_000006", state(6))
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "no checksum":
+        path.with_suffix(".sha256").unlink()
+    else:
+        path.write_bytes(content[:500] if damage == "cut" else b"")
+    said: list[str] = []
+    back = checkpoint.latest(tmp_path, said.append)
+    assert back is not None
+    assert back["step"] == 3
+    assert "step_000006" in said[0]
+    assert "set aside as step_000006.spoiled" in said[0]
+    assert checkpoint.steps(tmp_path) == [3]
+
+
+def test_a_write_that_breaks_off_leaves_the_one_before(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, "step_000003", state(3))
+
+    class Unpicklable:
+        def __reduce__(self) -> str:
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match="disk is full"):
+        checkpoint.save(tmp_path, "step_000006", state(6) | {"bad": Unpicklable()})
+    assert checkpoint.steps(tmp_path) == [3]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_told_by_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                              ) -> None:
+    """torch says of it that a position is unexpected."""
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 1000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Full(path, mode))
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.save(tmp_path, "step_000001", {"weights": torch.zeros(10_000)})
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == []
+
+
+def test_prune_keeps_the_last_and_the_best(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, f"step_{step:06d}", state(step))
+        checkpoint.save(tmp_path, f"best_{step:06d}", state(step))
+    (tmp_path / ".step_000005.pt.xyz").touch()  # what a kill left behind
+    checkpoint.prune(tmp_path, keep=2, best=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "best_000002.pt", "best_000002.sha256", "step_000003.pt", "step_000003.sha256",
+        "step_000004.pt", "step_000004.sha256"]
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (str(tmp_path / "owned"),)
+
+    checkpoint.save(tmp_path, "step_000001", {"step": 1, "evil": Evil()})
+    with pytest.raises(Exception, match="[Ww]eights"):
+        checkpoint.load(tmp_path / "step_000001.pt")
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,153 @@
+"""The loader's promises: every window once an epoch, one batch whatever the topology."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reprogpt.model.loss import MASKED
+from reprogpt.tokens.shards import (
+    BLOCK,
+    Checksums,
+    Manifest,
+    Shard,
+    TokenStream,
+    Totals,
+    header,
+    write_manifest,
+)
+from reprogpt.training.loader import Loader
+from reprogpt.training.permutation import Permutation
+from tests.tiny_runs import write_tokens
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 64, 1000, 4097])
+def test_permutation_is_one(n: int) -> None:
+    out = Permutation(n, 1337, 0)(np.arange(n))
+    assert sorted(out.tolist()) == list(range(n))
+
+
+def test_permutations_differ_by_key_and_look_random() -> None:
+    n = 5000
+    a, b = Permutation(n, 1, 0)(np.arange(n)), Permutation(n, 1, 1)(np.arange(n))
+    assert (a == b).mean() < 0.01
+    assert abs(np.corrcoef(a, np.arange(n))[0, 1]) < 0.06  # 4 sigma of a random permutation
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sequential"])
+def test_every_window_of_an_epoch_exactly_once(tokens: Path, order: str) -> None:
+    loader = Loader(TokenStream(tokens, "train"), 3 * 16, 16, seed=7, order=order)
+    steps = -(-2 * loader.windows // 3)
+    starts = np.concatenate([loader.starts(s) for s in range(steps)])
+    for epoch in range(2):
+        mine = np.sort(starts[epoch * loader.windows:(epoch + 1) * loader.windows])
+        assert (np.diff(mine) == 16).all(), "windows overlap or leave gaps"
+        assert 0 <= mine[0] < 32
+        assert mine[-1] + 16 < 6000
+    assert loader.unused_tokens == 6000 - 16 * loader.windows
+
+
+def test_offsets_are_drawn_anew_each_epoch(tokens: Path) -> None:
+    loader = Loader(TokenStream(tokens, "train"), 16, 16, seed=7)
+    offsets = {int(loader.starts(e * loader.windows)[0]) % 16 for e in range(8)}
+    assert len(offsets) > 2
+
+
+def test_sequential_is_build_nanogpts_order(tokens: Path) -> None:
+    """Consecutive windows, dealt to ranks in turn, from the first token on."""
+    loader = Loader(TokenStream(tokens, "train"), 4 * 16, 16, seed=7, order="sequential")
+    assert loader.starts(0).tolist() == [0, 16, 32, 48]
+    assert loader.starts(1).tolist() == [64, 80, 96, 112]
+
+
+def test_targets_follow_their_inputs_across_shards(tokens: Path) -> None:
+    stream = TokenStream(tokens, "train")
+    assert len(stream.shards) > 3
+    whole = stream.read(0, stream.n_tokens)
+    loader = Loader(stream, 32 * 16, 16, seed=7)
+    batch = loader.batch(0)
+    for row, start in enumerate(loader.starts(0).tolist()):
+        assert batch.idx[row].tolist() == whole[start:start + 16].tolist()
+        assert batch.targets[row].tolist() == whole[start + 1:start + 17].tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 5])
+def test_ranks_share_one_batch(tokens: Path, world: int) -> None:
+    loader = Loader(TokenStream(tokens, "train"), 12 * 16, 16, seed=7)
+    whole = loader.batch(3)
+    parts = [loader.batch(3, rank, world) for rank in range(world)]
+    assert torch.equal(torch.cat([p.idx for p in parts]), whole.idx)
+    assert torch.equal(torch.cat([p.rows for p in parts]), torch.arange(12))
+    sizes = [len(p.rows) for p in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for micro in (1, 5, 12, 100):
+        pieces = list(parts[0].micro_steps(micro))
+        assert torch.equal(torch.cat([p.idx for p in pieces]), parts[0].idx)
+        assert all(len(p.rows) <= micro for p in pieces)
+
+
+def test_masked_targets_are_counted_globally(tmp_path: Path) -> None:
+    stream = TokenStream(write_tokens(tmp_path, masked=True), "train")
+    loader = Loader(stream, 12 * 16, 16, seed=7)
+    parts = [loader.batch(2, rank, 3) for rank in range(3)]
+    mine = [int((p.targets != MASKED).sum()) for p in parts]
+    assert len(set(mine)) > 1, "the masks should be uneven"
+    assert all(p.valid == sum(mine) for p in parts)
+    mask = stream.read_mask(0, stream.n_tokens)
+    assert mask is not None
+    for row, start in enumerate(loader.starts(2, range(4)).tolist()):
+        assert ((parts[0].targets[row] != MASKED).numpy() == mask[start + 1:start + 17]).all()
+
+
+def test_reading_ahead_changes_nothing(tokens: Path) -> None:
+    loader = Loader(TokenStream(tokens, "train"), 4 * 16, 16, seed=7)
+    ahead = list(loader.ahead(range(3, 8), 0, 1))
+    assert [b.idx.tolist() for b in ahead] == [loader.batch(s).idx.tolist() for s in range(3, 8)]
+
+
+def test_a_text_shorter_than_a_window_is_refused(tokens: Path) -> None:
+    with pytest.raises(ValueError, match="model.block_size=6000 needs at least 6001"):
+        Loader(TokenStream(tokens, "train"), 6000, 6000, seed=7)
+
+
+def test_memory_stays_flat_over_20_gigabytes(tmp_path: Path) -> None:
+    """Sparse shards, read at random all over: resident memory grows by less than 50 MB."""
+    per_shard = 10**9  # tokens: 2 GB
+    zeros, tail = Checksums(), Checksums()
+    zeros.update(bytes(BLOCK))
+    first = Checksums()
+    first.update(header(per_shard) + bytes(BLOCK - 1024))
+    blocks, rest = divmod(1024 + 2 * per_shard, BLOCK)
+    tail.update(bytes(rest))
+    crc32 = first.crc32 + zeros.crc32 * (blocks - 1) + tail.crc32
+    shards = []
+    for n in range(10):
+        name = f"train_{n:06d}.bin"
+        with (tmp_path / name).open("wb") as file:
+            file.write(header(per_shard))
+            file.truncate(1024 + 2 * per_shard)
+        shards.append(Shard(name, "train", per_shard, 1, "", crc32))
+    write_manifest(tmp_path, Manifest(tuple(shards), {"train": Totals(1, 10**10, 1)},
+                                      {"n_vocab": 50257}, {}))
+    loader = Loader(TokenStream(tmp_path, "train"), 64 * 1024, 1024, seed=7)
+    loader.batch(0)
+    before = _resident()
+    starts = set()
+    for step in range(1, 101):
+        assert loader.batch(step * 997).idx.shape == (64, 1024)
+        starts |= set(loader.starts(step * 997).tolist())
+    assert max(starts) - min(starts) > 9 * 10**9, "the reads should be all over the stream"
+    assert _resident() - before < 50e6
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
