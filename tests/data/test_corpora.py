@@ -186,7 +186,7 @@ def test_files_by_globs_and_folders_in_order(tmp_path):
         download(config(files=[str(tmp_path / "in/*.bin")]), tmp_path / "raw")
     with pytest.raises(ConfigError, match="which the pipeline itself writes"):
         download(config(files=["data/raw/*"]), tmp_path / "raw")
-    with pytest.raises(ConfigError, match="must be one of files, fineweb-edu, hub, sh"):
+    with pytest.raises(ConfigError, match="must be one of addition, calculator, files, fi"):
         download(config(corpus="shakespear"), tmp_path / "raw")
 
 
@@ -300,14 +300,15 @@ def test_a_damaged_cached_part_is_made_anew(tmp_path):
     assert take(tmp_path / "b", counted) == expected
 
 
-def test_generated_corpora_with_masks_and_splits(tmp_path):
+def test_generated_corpora_with_masks_and_splits(tmp_path, monkeypatch):
     documents = [Document("1+1=2\n", ((4, 6),), "train"), Document("2+2=4\n", ((4, 6),), "val")]
 
     def sums(cfg):
         return Corpus("sums 1", [corpora.whole("sums", "sums 1", lambda: documents)])
 
+    monkeypatch.setitem(corpora.CORPORA, "sums", sums)
     for folder in ("a", "b"):  # made, then from the cache
-        meta = download(config(corpus="sums"), tmp_path / folder, {"sums": sums})
+        meta = download(config(corpus="sums"), tmp_path / folder)
         assert list(read_documents(tmp_path / folder, meta)) == documents
     assert meta.masked
 
