@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reprogpt.model.gpt import GPT
-from reprogpt.model.kernels.packed_linear import Packed, packing_pays
+from reprogpt.model.kernels.choose import packing_pays
+from reprogpt.model.kernels.packed_linear import Packed
 from reprogpt.model.loss import MASKED, softcap
 
 TILES = {"cpu": (1024, 2048), "cuda": (4096, 1 << 20)}

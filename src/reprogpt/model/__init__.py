@@ -1,1 +1,1 @@
-"""The network: GPT-2, its loss and dropout, the registry of architectures."""
+"""GPT-2, its loss and dropout; kernels/ has fast paths, lecture1/ the models before GPT-2."""

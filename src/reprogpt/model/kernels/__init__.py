@@ -1,1 +1,1 @@
-"""Fast paths, each tested equal to the plain torch code that it replaces."""
+"""Fast paths for plain torch code, each tested equal to it; choose.py says which is used where."""

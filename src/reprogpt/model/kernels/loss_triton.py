@@ -1,8 +1,8 @@
-"""The softmax of the loss on a GPU: one kernel, a row of logits at a time, written over itself.
+"""Softmax and cross-entropy of the loss on a GPU: one kernel, one program a row of logits.
 
-A row of GPT-2's vocabulary is 100 kB in bfloat16. It is read from the GPU's memory once, for its
-log-sum-exp; the second look, for the gradient, finds it in the cache. What torch's compiler makes
-of the same formulas reads and writes the logits once more each (docs/speed.md has the times).
+A row of GPT-2's vocabulary is 100 kB in bfloat16. It is read from GPU memory once, for its
+log-sum-exp; the second pass, which overwrites it with the gradient, finds it in the cache.
+torch.compile reads and writes the logits once more each (docs/speed.md has the times).
 
 Needs Triton, which comes with torch's CUDA builds: import this file only where it runs.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 BLOCK, WARPS = 4096, 4
-"""Values of a row at a time, and the warps that share them."""
+"""Logits of a row processed at a time, and the warps that process them."""
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def _differentiate_row(logits, targets, sums, stride, WIDTH: tl.constexpr,  # ty
     columns = tl.arange(0, BLOCK)
     highest, total = -float("inf"), 0.0
     for start in range(0, WIDTH, BLOCK):
-        at = start + columns  # masked by WIDTH: a padded one has whole tiles, loads of 16 bytes
+        at = start + columns  # up to WIDTH, not VOCAB: aligned loads of 16 bytes
         x = tl.load(logits + at, mask=at < WIDTH, other=0.0).to(tl.float32)
         if CAP is not None:
             x = CAP * _tanh(x / CAP)
@@ -44,31 +44,31 @@ def _differentiate_row(logits, targets, sums, stride, WIDTH: tl.constexpr,  # ty
     for start in range(0, WIDTH, BLOCK):
         at = start + columns
         x = tl.load(logits + at, mask=at < WIDTH, other=0.0).to(tl.float32)
-        bend = 0.0
+        tanh = 0.0
         if CAP is not None:
-            bend = _tanh(x / CAP)
-            x = CAP * bend
+            tanh = _tanh(x / CAP)
+            x = CAP * tanh
         p = tl.exp2((x - log_sum) * LOG2_E)
         gradient = p - tl.where(at == target, 1.0, 0.0)
         gradient = tl.where((at < VOCAB) & (target >= 0), gradient, 0.0)
         if CAP is not None:
-            gradient *= 1 - bend * bend  # d tanh
+            gradient *= 1 - tanh * tanh
         tl.store(logits + at, gradient.to(logits.dtype.element_ty), mask=at < WIDTH)
 
 
 def differentiate(logits: Tensor, targets: Tensor, vocab_size: int, cap: float | None) -> Tensor:
-    """logits (rows, padded V) become the gradient of their nll; returns the nll (rows,) float32.
+    """Overwrites logits (rows, padded V) with the gradient of their nll; returns the nll (rows,)
+    float32. Both are 0 where a target (rows,) int64 is negative.
 
-    targets (rows,) int64, MASKED where both are 0. Any float dtype; the arithmetic is float32, and
-    the same every time.
+    logits may have any float dtype; the arithmetic is float32 and deterministic.
     """
-    assert logits.stride(1) == 1, "rows that lie in one piece"
+    assert logits.stride(1) == 1, "each row of logits must be contiguous"
     targets = targets.contiguous()
     at_target = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0].float()
     if cap is not None:
         at_target = cap * torch.tanh(at_target / cap)
     sums = torch.empty_like(at_target)
-    with torch.cuda.device(logits.device):  # Triton launches on the current one
+    with torch.cuda.device(logits.device):  # Triton launches on the current device
         _differentiate_row[(len(logits),)](
             logits, targets, sums, logits.stride(0), WIDTH=logits.size(1), VOCAB=vocab_size,
             CAP=cap, BLOCK=BLOCK, num_warps=WARPS)

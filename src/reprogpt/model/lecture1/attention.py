@@ -1,8 +1,8 @@
-"""Lecture 1's attention, grown in three steps: a mean, a mean with weights, several at once.
+"""Lecture 1's attention in three steps: a mean, a weighted mean, several of them at once.
 
-All map x (B, T, C) to (B, T, C), given ``look`` (.., T, T) bool: True where row t may look at
-column s. :class:`MultiHead` and :class:`Heads` are exercise 1: the loop, and the same numbers in
-one product.
+All map x (B, T, C) to (B, T, C), given ``mask`` (.., T, T) bool: True where position t sees
+position s. :class:`MultiHead` and :class:`Heads` are exercise 1: a loop over heads, and the same
+numbers in one product.
 """
 
 import math
@@ -16,25 +16,24 @@ from reprogpt.model.lecture1.averaging import average_softmax
 
 
 class Average(nn.Module):
-    """Each position becomes the mean of itself and all before it. Nothing to learn here yet."""
+    """Each position becomes the mean over itself and all before it. No parameters."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.n_embd = cfg.n_embd
 
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
-        """x (B, T, C), look (.., T, T) -> (B, T, C)"""
-        return average_softmax(x, look)
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        return average_softmax(x, mask)
 
     def mixing_flops(self, T: int) -> int:
-        """Forward and backward, a token: weights @ x over T positions."""
+        """Floating-point operations of forward and backward per token: weights @ x."""
         return 6 * T * self.n_embd
 
 
 class Head(nn.Module):
-    """One head of self-attention: who matters to me (query), what am I (key), what I say (value).
+    """One head of attention: a weighted mean of values, the weights from query . key.
 
-    The weights of :class:`Average`, but each position chooses its own.
+    The query says what a position looks for, the key what it contains, the value what it passes on.
     """
 
     def __init__(self, n_embd: int, size: int) -> None:
@@ -44,49 +43,49 @@ class Head(nn.Module):
         self.key = nn.Linear(n_embd, size, bias=False)
         self.value = nn.Linear(n_embd, size, bias=False)
 
-    def forward(self, x: Tensor, look: Tensor, source: Tensor | None = None) -> Tensor:
-        """x (B, T, C), look (.., T, S) bool: True where t may look at s -> (B, T, size).
+    def forward(self, x: Tensor, mask: Tensor, source: Tensor | None = None) -> Tensor:
+        """x (B, T, C), mask (.., T, S) bool, source (B, S, C) -> (B, T, size).
 
-        A triangle for ``look`` makes a decoder, all True an encoder. Self-attention looks at x
-        itself, cross-attention at a ``source`` (B, S, C): another text, or an image.
+        A causal ``mask`` makes a decoder, all True an encoder. Self-attention attends to x itself,
+        cross-attention to a ``source``: another text, or an image.
         """
         source = x if source is None else source
-        return self.weights(x, look, source) @ self.value(source)
+        return self.weights(x, mask, source) @ self.value(source)
 
-    def weights(self, x: Tensor, look: Tensor, source: Tensor) -> Tensor:
-        """(B, T, S): row t says how much of each position goes into t; rows sum to 1."""
+    def weights(self, x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+        """(B, T, S): row t holds the weight of each position in the mean at t; rows sum to 1."""
         scores = self.query(x) @ self.key(source).transpose(-2, -1)  # (B, T, S)
-        # A sum of `size` products has `size` times their variance; undone, or softmax would begin
-        # as a hard choice of one position, through which little gradient flows.
+        # A sum of `size` products has `size` times their variance. Divided out, because otherwise
+        # softmax starts close to one-hot, and little gradient flows through it.
         scores = scores / math.sqrt(self.size)
-        return scores.masked_fill(~look, float("-inf")).softmax(-1)
+        return scores.masked_fill(~mask, float("-inf")).softmax(-1)
 
     def mixing_flops(self, T: int) -> int:
-        """Forward and backward, a token: query . key and weights @ value over T positions."""
+        """Forward and backward, per token: query . key, and weights @ value."""
         return 12 * T * self.size
 
 
 class OneHead(nn.Module):
-    """A single head as wide as the stream."""
+    """A single head of size n_embd."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         self.head = Head(cfg.n_embd, cfg.n_embd)
 
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
-        return self.head(x, look)
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        return self.head(x, mask)
 
 
 class MultiHead(nn.Module):
-    """n_head narrow heads side by side: as many things can be looked for at once."""
+    """n_head heads of size n_embd / n_head, concatenated."""
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
         size = cfg.n_embd // cfg.n_head
         self.heads = nn.ModuleList(Head(cfg.n_embd, size) for _ in range(cfg.n_head))
 
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None = None) -> Tensor:
-        return torch.cat([head(x, look) for head in self.heads], -1)
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None = None) -> Tensor:
+        return torch.cat([head(x, mask) for head in self.heads], -1)
 
 
 class Heads(nn.Module):
@@ -97,19 +96,18 @@ class Heads(nn.Module):
         self.n_head, self.size = cfg.n_head, cfg.n_embd // cfg.n_head
         self.c_attn = nn.Linear(cfg.n_embd, 3 * cfg.n_embd, bias=False)  # query, key, value
 
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None = None,
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None = None,
                 dropout: float = 0.0) -> Tensor:
-        """x (B, T, C), look (.., T, T) -> (B, T, C); with ``keys`` (B,) of each weight a fraction
-        ``dropout`` is lost."""
+        """With ``dropout_keys`` (B,) int32 a fraction ``dropout`` of the weights is dropped."""
         B, T, C = x.shape
-        # A head is one more dimension of the batch: (B, n_head, T, size) each
+        # Heads are one more batch dimension: q, k, v (B, n_head, T, size)
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, self.size).permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-2, -1) / math.sqrt(self.size)  # (B, n_head, T, T)
-        weights = scores.masked_fill(~look.unsqueeze(-3), float("-inf")).softmax(-1)
-        if keys is not None and dropout:
-            weights = keyed_dropout(weights, keys, dropout)
+        weights = scores.masked_fill(~mask.unsqueeze(-3), float("-inf")).softmax(-1)
+        if dropout_keys is not None and dropout:
+            weights = keyed_dropout(weights, dropout_keys, dropout)
         return (weights @ v).transpose(1, 2).reshape(B, T, C)
 
     def mixing_flops(self, T: int) -> int:
-        """Forward and backward, a token: as many as its heads one by one."""
+        """As many as n_head single heads."""
         return 12 * T * self.n_head * self.size

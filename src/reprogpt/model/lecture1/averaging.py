@@ -1,10 +1,10 @@
-"""What came before, averaged, in three ways that are one: the step before attention.
+"""The step before attention: the mean over all positions so far, computed in three ways.
 
     out[b, t] = mean over s <= t of x[b, s]
 
-Read in order. The loop says what is meant. The matrix product says the same to a machine that
-multiplies matrices. The softmax says it in the one form in which the weights can be *learned*:
-attention (heads.py, Head) is the third function with scores that depend on the text.
+Read them in order. The loop is the definition. The matrix product computes the same fast. The
+softmax computes it with weights that can be learned: attention (attention.py, Head) is the third
+function with scores that depend on the text.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def average_loop(x: Tensor) -> Tensor:
-    """x (B, T, C) -> (B, T, C): each position the mean of itself and all before it. One by one."""
+    """x (B, T, C) -> (B, T, C): the mean over each position and all before it, one by one."""
     out = torch.empty_like(x)
     for b in range(x.size(0)):
         for t in range(x.size(1)):
@@ -21,20 +21,20 @@ def average_loop(x: Tensor) -> Tensor:
 
 
 def average_product(x: Tensor) -> Tensor:
-    """The same as one product: row t of a triangular matrix holds 1/(t+1) at 0..t."""
+    """The same as one matrix product: row t of a triangular matrix holds 1/(t+1) at 0..t."""
     T = x.size(1)
-    weights = torch.ones(T, T, device=x.device).tril()  # (T, T): row t may look at column s <= t
+    weights = torch.ones(T, T, device=x.device).tril()
     weights = weights / weights.sum(1, keepdim=True)
-    return weights @ x  # (T, T) @ (B, T, C): every row of the batch by the same matrix
+    return weights @ x  # (T, T) @ (B, T, C): one matrix for every row of the batch
 
 
-def average_softmax(x: Tensor, look: Tensor | None = None) -> Tensor:
-    """The same as a softmax: every past position scores 0, every future one minus infinity.
+def average_softmax(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The same by a softmax: past positions score 0, future ones minus infinity.
 
-    ``look`` (.., T, T) bool, True where a position may look, instead of the triangle.
+    ``mask`` (.., T, T) bool, True where position t sees position s; None is the causal mask.
     """
     T = x.size(1)
-    if look is None:
-        look = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
-    scores = torch.zeros(look.shape, device=x.device).masked_fill(~look, float("-inf"))
+    if mask is None:
+        mask = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
+    scores = torch.zeros(mask.shape, device=x.device).masked_fill(~mask, float("-inf"))
     return scores.softmax(-1).to(x.dtype) @ x

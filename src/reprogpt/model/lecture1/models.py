@@ -1,22 +1,22 @@
-"""Lecture 1's ladder: from a table of pairs to a transformer, one idea a class.
+"""Lecture 1's models ("rungs"), from bigram to transformer, each one idea beyond the one before.
 
-Every rung but the first is a *body* between the same two ends (:class:`Climb`)::
+Every rung but the first has a *body* between the same embeddings and head (:class:`Climb`)::
 
-    idx (B, T) -> wte + wpe (B, T, C) -> body (B, T, C) -> head: W x + b -> logits (B, T, V)
+    idx (B, T) -> wte + wpe (B, T, C) -> body (B, T, C) -> lm_head -> logits (B, T, V)
 
-    bigram       the next token from this one alone: a table           no body, no positions
-    average      ... from the mean of all tokens so far                heads.py, Average
-    head         ... from a mean whose weights depend on the text      heads.py, OneHead
-    multihead    several such means beside each other                  heads.py, MultiHead
-    feedforward  then each position thinks by itself                   MixBlock
-    blocks       both, three times over: deep, and hard to train       MixBlock x n_layer
-    residual     each part adds to its input instead of replacing it   ResidualBlock x n_layer
-    layernorm    and sees it normalized                                PreNormBlock x n_layer
-    dropout      and may rely on no single value: ready to be large    DropoutBlock x n_layer
+    bigram       the next token from the current one: a table          no body, no positions
+    average      ... from the mean over all tokens so far              attention.py, Average
+    head         ... from a mean whose weights depend on the text      attention.py, OneHead
+    multihead    several such means side by side                       attention.py, MultiHead
+    feedforward  then a layer applied to each position                 MixBlock
+    blocks       both, n_layer times: deep, and hard to train          Blocks of MixBlock
+    residual     each layer adds to its input instead of replacing it  Blocks of ResidualBlock
+    layernorm    and normalizes what it reads                          Blocks of PreNormBlock
+    dropout      and drops values in training: ready to be large       Blocks of DropoutBlock
 
-Written to be read beside the lecture: a head is a module, the causal triangle is in sight, and
-model.py is where the same network is GPT-2 in its details. Weights start as torch's defaults do,
-and every Linear but a head's has a bias, as in the runs whose losses the ladder is compared to.
+Written to be read beside the lecture: a head is a module, the causal mask is in sight; the same
+network with GPT-2's details is gpt.py. Weights start at torch's defaults, and every Linear but a
+head's has a bias, as in the runs whose losses the ladder is compared to.
 """
 
 import math
@@ -34,125 +34,89 @@ from reprogpt.model.lecture1.attention import Average, Head, Heads, MultiHead, O
 
 
 class Bigram(nn.Module):
-    """logits of the next token = the row of the present one in a (V, V) table.
+    """A (V, V) table: the row of the current token holds the logits of the next one.
 
-    Two characters of context would need a table of V times the rows; that is why the other rungs
-    compute instead of looking up.
+    Two tokens of context would need V times as many rows, which is why the other rungs compute.
     """
 
     def __init__(self, cfg: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.cfg, self.vocab_size = cfg, vocab_size
         self.wte = nn.Embedding(vocab_size, vocab_size)
-        # The row is the logits already: the head that turns "hidden states" into them does nothing.
+        # Hidden states are logits already, so the head is the identity.
         self.register_buffer("head_weight", torch.eye(vocab_size), persistent=False)
 
     def init_weights(self, generator: torch.Generator) -> None:
-        """As torch does: N(0, 1)."""
+        """torch's default: N(0, 1)."""
         torch_defaults(self, generator)
 
-    def forward(self, idx: Tensor, keys: Tensor | None = None, *,
+    def forward(self, idx: Tensor, dropout_keys: Tensor | None = None, *,
                 positions: Tensor | None = None, mask: Tensor | None = None,
                 cache: Cache | None = None) -> Tensor:
-        """idx (B, T) int64 -> (B, T, V), which are the logits. All else changes nothing here."""
+        """idx (B, T) int64 -> logits (B, T, V). The other arguments, those of GPT, do nothing."""
         return self.wte(idx)
 
     def logits(self, x: Tensor) -> Tensor:
-        """(..., V) -> the same, float32."""
+        """(..., V) -> the same in float32."""
         return x.float()
 
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self, T: int) -> int:
-        """0: a look-up multiplies nothing."""
+        """0: a table look-up multiplies nothing."""
         return 0
 
 
-class MixBlock(nn.Module):
-    """Communication, then computation: heads gather, each position thinks about what it has got."""
+def feed_forward(n_embd: int) -> nn.Sequential:
+    """(..., C) -> (..., 4 C) -> ReLU -> (..., C)"""
+    return nn.Sequential(nn.Linear(n_embd, 4 * n_embd), nn.ReLU(), nn.Linear(4 * n_embd, n_embd))
 
-    def __init__(self, cfg: ModelConfig) -> None:
+
+class MixBlock(nn.Module):
+    """Communication, then computation: attention, then a layer applied to each position."""
+
+    def __init__(self, cfg: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.attn = Heads(cfg)
         self.mlp = nn.Linear(cfg.n_embd, cfg.n_embd)
 
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
-        return F.relu(self.mlp(self.attn(x, look)))
-
-
-class Blocks(nn.Module):
-    """The same n_layer times. Deeper, and at first no better: the gradient must pass them all."""
-
-    def __init__(self, cfg: ModelConfig) -> None:
-        super().__init__()
-        self.h = nn.ModuleList(MixBlock(cfg) for _ in range(cfg.n_layer))
-
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
-        for block in self.h:
-            x = block(x, look, keys)
-        return x
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        return F.relu(self.mlp(self.attn(x, mask)))
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x): the input goes on as it is, and the gradient comes back as it is.
+    """x + f(x): input and gradient pass unchanged beside the layer.
 
-    What is added needs a projection of its own, and the thinking four times the room.
+    The attention gets an output projection, the feed-forward layer four times the width.
     """
 
-    def __init__(self, cfg: ModelConfig) -> None:
+    def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.attn, self.proj = Heads(cfg), nn.Linear(cfg.n_embd, cfg.n_embd)
         self.mlp = feed_forward(cfg.n_embd)
 
-    def forward(self, x: Tensor, look: Tensor) -> Tensor:
-        x = x + self.proj(self.attn(x, look))
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        x = x + self.proj(self.attn(x, mask))
         return x + self.mlp(x)
 
 
-class Residual(nn.Module):
-    """n_layer blocks along one stream that runs from the embeddings to the head."""
-
-    def __init__(self, cfg: ModelConfig) -> None:
-        super().__init__()
-        self.h = nn.ModuleList(ResidualBlock(cfg) for _ in range(cfg.n_layer))
-
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
-        for block in self.h:
-            x = block(x, look)
-        return x
-
-
 class PreNormBlock(nn.Module):
-    """Each part sees its input at mean 0 and variance 1; the stream itself is left alone."""
+    """ResidualBlock whose layers read a normalized input; the residual stream is not normalized."""
 
-    def __init__(self, cfg: ModelConfig) -> None:
+    def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.ln_1, self.ln_2 = nn.LayerNorm(cfg.n_embd), nn.LayerNorm(cfg.n_embd)
         self.attn, self.proj = Heads(cfg), nn.Linear(cfg.n_embd, cfg.n_embd)
         self.mlp = feed_forward(cfg.n_embd)
 
-    def forward(self, x: Tensor, look: Tensor) -> Tensor:
-        x = x + self.proj(self.attn(self.ln_1(x), look))
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        x = x + self.proj(self.attn(self.ln_1(x), mask))
         return x + self.mlp(self.ln_2(x))
 
 
-class PreNorm(nn.Module):
-    """n_layer such blocks, and the stream normalized once more before the head."""
-
-    def __init__(self, cfg: ModelConfig) -> None:
-        super().__init__()
-        self.h = nn.ModuleList(PreNormBlock(cfg) for _ in range(cfg.n_layer))
-        self.ln_f = nn.LayerNorm(cfg.n_embd)
-
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
-        for block in self.h:
-            x = block(x, look)
-        return self.ln_f(x)
-
-
 class DropoutBlock(nn.Module):
-    """PreNormBlock that in training loses a part of every weighting and of all that it adds."""
+    """PreNormBlock with dropout of attention weights and of what each layer adds."""
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -161,34 +125,37 @@ class DropoutBlock(nn.Module):
         self.mlp = feed_forward(cfg.n_embd)
         self.layer, self.dropout = layer, cfg.dropout
 
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
-        keys_of = [None if keys is None else site_keys(keys, 3 * self.layer + i) for i in range(3)]
-        y = self.proj(self.attn(self.ln_1(x), look, keys_of[0], self.dropout))
-        x = x + self._drop(y, keys_of[1])
-        return x + self._drop(self.mlp(self.ln_2(x)), keys_of[2])
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
+        sites = [None if dropout_keys is None else site_keys(dropout_keys, 3 * self.layer + i)
+                 for i in range(3)]
+        y = self.proj(self.attn(self.ln_1(x), mask, sites[0], self.dropout))
+        x = x + self._drop(y, sites[1])
+        return x + self._drop(self.mlp(self.ln_2(x)), sites[2])
 
     def _drop(self, x: Tensor, keys: Tensor | None) -> Tensor:
         return x if keys is None or not self.dropout else keyed_dropout(x, keys, self.dropout)
 
 
-class Dropout(nn.Module):
-    """n_layer such blocks and the last norm: the lecture's finished network."""
+class Blocks(nn.Module):
+    """n_layer blocks, one after the other; with ``final_norm`` a LayerNorm before the head."""
 
-    def __init__(self, cfg: ModelConfig) -> None:
+    def __init__(self, block: Callable[[ModelConfig, int], nn.Module], final_norm: bool,
+                 cfg: ModelConfig) -> None:
         super().__init__()
-        self.h = nn.ModuleList(DropoutBlock(cfg, layer) for layer in range(cfg.n_layer))
-        self.ln_f = nn.LayerNorm(cfg.n_embd)
+        self.h = nn.ModuleList(block(cfg, layer) for layer in range(cfg.n_layer))
+        self.ln_f = nn.LayerNorm(cfg.n_embd) if final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, look: Tensor, keys: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
         for block in self.h:
-            x = block(x, look, keys)
+            x = block(x, mask, dropout_keys)
         return self.ln_f(x)
 
 
 class Climb(nn.Module):
-    """The two ends that every body has in common; with a body it speaks the protocol of GPT."""
+    """A body between embeddings and head; has the methods of GPT."""
 
-    def __init__(self, body: type[nn.Module], cfg: ModelConfig, vocab_size: int) -> None:
+    def __init__(self, body: Callable[[ModelConfig], nn.Module], cfg: ModelConfig, vocab_size: int
+                 ) -> None:
         super().__init__()
         self.cfg, self.vocab_size = cfg, vocab_size
         self.wte = nn.Embedding(vocab_size, cfg.n_embd)
@@ -197,30 +164,31 @@ class Climb(nn.Module):
         self.lm_head = nn.Linear(cfg.n_embd, vocab_size)
 
     def init_weights(self, generator: torch.Generator) -> None:
-        """As torch does."""
+        """torch's defaults."""
         torch_defaults(self, generator)
 
     @property
     def head_weight(self) -> Tensor:
-        """(V, C + 1): the head's bias is one more column, for a channel that is always 1."""
+        """(V, C + 1): the head's bias is a last column, for a channel that is always 1."""
         return torch.cat([self.lm_head.weight, self.lm_head.bias[:, None]], 1)
 
-    def forward(self, idx: Tensor, keys: Tensor | None = None, *,
+    def forward(self, idx: Tensor, dropout_keys: Tensor | None = None, *,
                 positions: Tensor | None = None, mask: Tensor | None = None,
                 cache: Cache | None = None) -> Tensor:
         """idx (B, T) int64 -> (B, T, C + 1), ready for the head; the last channel is 1.
 
-        ``keys``, ``positions``, ``mask`` as in GPT. ``cache`` stays empty: a rung computes all
-        positions anew for every token that it writes.
+        ``dropout_keys``, ``positions``, ``mask`` as in GPT. ``cache`` stays empty: generating a
+        token computes all positions again.
         """
         T = idx.size(1)
         if positions is None:
             assert self.cfg.block_size >= T, "more positions than block_size"
             positions = torch.arange(T, device=idx.device)
-        look = torch.ones(T, T, dtype=torch.bool, device=idx.device).tril()
-        if mask is not None:
-            look = mask.squeeze(1) if mask.dim() == 4 else mask  # there is no dimension of heads
-        x = self.body(self.wte(idx) + self.wpe(positions), look, keys)
+        if mask is None:
+            mask = torch.ones(T, T, dtype=torch.bool, device=idx.device).tril()
+        elif mask.dim() == 4:
+            mask = mask.squeeze(1)  # a body has no dimension of heads
+        x = self.body(self.wte(idx) + self.wpe(positions), mask, dropout_keys)
         return F.pad(x, (0, 1), value=1.0)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -231,22 +199,18 @@ class Climb(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self, T: int) -> int:
-        """Forward and backward: 6 for each weight that multiplies, and what mixes T positions."""
+        """Floating-point operations of forward and backward per token: 6 for each weight that
+        multiplies, and what attention does over T positions."""
         looked_up = self.wte.weight.numel() + self.wpe.weight.numel()
         mixers = (m for m in self.modules() if isinstance(m, Average | Head | Heads))
         mixing = sum(m.mixing_flops(T) for m in mixers)
         return 6 * (self.num_parameters() - looked_up) + mixing
 
 
-def feed_forward(n_embd: int) -> nn.Sequential:
-    """(..., C) -> (..., C): widen four times, bend, narrow."""
-    return nn.Sequential(nn.Linear(n_embd, 4 * n_embd), nn.ReLU(), nn.Linear(4 * n_embd, n_embd))
-
-
 @torch.no_grad()
 def torch_defaults(model: nn.Module, generator: torch.Generator) -> None:
-    """What torch's modules start with, from a generator that is passed in: embeddings N(0, 1),
-    Linear U(-1/sqrt(fan in), +1/sqrt(fan in)), LayerNorm 1 and 0."""
+    """torch's default initialization, drawn from ``generator``: embeddings N(0, 1), Linear
+    U(-1/sqrt(fan in), +1/sqrt(fan in)), LayerNorm 1 and 0."""
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.weight.normal_(generator=generator)
@@ -264,9 +228,9 @@ RUNGS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
     "head": partial(Climb, OneHead),
     "multihead": partial(Climb, MultiHead),
     "feedforward": partial(Climb, MixBlock),
-    "blocks": partial(Climb, Blocks),
-    "residual": partial(Climb, Residual),
-    "layernorm": partial(Climb, PreNorm),
-    "dropout": partial(Climb, Dropout),
+    "blocks": partial(Climb, partial(Blocks, MixBlock, False)),
+    "residual": partial(Climb, partial(Blocks, ResidualBlock, False)),
+    "layernorm": partial(Climb, partial(Blocks, PreNormBlock, True)),
+    "dropout": partial(Climb, partial(Blocks, DropoutBlock, True)),
 }
-"""From the name in `model.architecture` to what builds the rung: (ModelConfig, vocab_size)."""
+"""The architectures by name: what builds each from (ModelConfig, vocab_size)."""
