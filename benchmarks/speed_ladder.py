@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT / "src"))
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import reprogpt.model.attention
 import reprogpt.model.gpt
+import reprogpt.model.kernels.choose
 from benchmarks.machine import heading, write
 from reprogpt.config import ModelConfig
 from reprogpt.evaluation.plots import bars
@@ -73,20 +73,20 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
     yield (r := replace(r, name="flash attention", flash=True))
     yield (r := replace(r, name="padded vocabulary", multiple=64))
     yield (r := replace(r, name="fused AdamW", fused=True))
-    # Not in the lecture: loss.py, head and loss in parts; on a GPU by a kernel, which needs Triton.
+    # Not in the lecture: head and loss in chunks (kernels/loss_chunks.py), on a GPU by Triton.
     if device.type == "cuda" and compiling:
         yield (r := replace(r, name="loss in chunks", chunk=16384))
     if device.type == "cpu":
         rows = 1024 if r.precision == "bfloat16" else 512
         yield (r := replace(r, name="loss in chunks", chunk=rows))
-        yield (r := replace(r, name="attention in blocks", blocks=True))  # attention.py
+        yield (r := replace(r, name="attention in blocks", blocks=True))  # kernels/attention.py
     yield replace(r, name=f"{accumulate} micro-steps", accumulate=accumulate)
 
 
 def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Callable[[], None]:
     """One optimizer step of this rung, as a function to be timed."""
     reprogpt.model.gpt.VOCAB_MULTIPLE = rung.multiple
-    reprogpt.model.attention.LONGEST = cfg.block_size if rung.blocks else 0
+    reprogpt.model.kernels.choose.LONGEST = cfg.block_size if rung.blocks else 0
     torch.backends.cuda.matmul.fp32_precision = "tf32" if rung.tf32 else "ieee"
     model = reprogpt.model.gpt.GPT(cfg, VOCAB)
     model.init_weights(torch.Generator().manual_seed(0))

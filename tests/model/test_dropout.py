@@ -36,8 +36,8 @@ def test_rate_scale_and_gradient(p: float) -> None:
 def test_masks_of_neighbours_are_independent() -> None:
     """Rows, steps, seeds and sites next to each other agree as often as chance has it: half."""
     def mask(seed: int, step: int, row: int, site: int) -> torch.Tensor:
-        keys = site_keys(row_keys(seed, step, torch.tensor([row])), site)
-        return keyed_dropout(torch.ones(1, 100, 100), keys, 0.5)[0] != 0
+        dropout_keys = site_keys(row_keys(seed, step, torch.tensor([row])), site)
+        return keyed_dropout(torch.ones(1, 100, 100), dropout_keys, 0.5)[0] != 0
 
     base = mask(1, 1, 1, 1)
     for other in (mask(2, 1, 1, 1), mask(1, 2, 1, 1), mask(1, 1, 2, 1), mask(1, 1, 1, 2)):

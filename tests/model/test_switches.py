@@ -1,11 +1,13 @@
 """The switches of ModelConfig, each against an implementation that is not ours."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaMLP
 
@@ -13,7 +15,7 @@ from reprogpt.evaluation.scoring import Head
 from reprogpt.formats import huggingface as hf
 from reprogpt.generation.generate import generate
 from reprogpt.model.dropout import row_keys
-from reprogpt.model.gpt import GPT, MLP, rotate, rotation
+from reprogpt.model.gpt import ACTIVATIONS, GPT, MLP
 from reprogpt.model.loss import nll
 from reprogpt.training.optimizer import build_optimizer
 from tests.model.test_gpt import VOCAB, model_config, tiny
@@ -73,17 +75,6 @@ def test_the_gated_layer_alone() -> None:
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_rotated_scores_depend_on_the_distance_alone() -> None:
-    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
-
-    def score(i: int, j: int) -> float:
-        turns = [rotation(torch.tensor([at]), 8, 100.0) for at in (i, j)]
-        return (rotate(q, turns[0]) * rotate(k, turns[1])).sum().item()
-
-    assert score(7, 3) == pytest.approx(score(12, 8), abs=1e-5)
-    assert score(7, 3) != pytest.approx(score(3, 7), abs=1e-3)
-
-
 def test_qk_norm_makes_scores_blind_to_the_scale_of_q_and_k() -> None:
     model = stirred(qk_norm=True, bias=False)
     before = model(ids())
@@ -93,11 +84,20 @@ def test_qk_norm_makes_scores_blind_to_the_scale_of_q_and_k() -> None:
     torch.testing.assert_close(model(ids()), before, atol=1e-4, rtol=1e-4)
 
 
-def test_relu2_and_gelu_change_the_layer_they_name() -> None:
-    x = torch.randn(2, 3, 32)
-    for name, bend in (("relu2", lambda h: h.clamp(min=0) ** 2), ("gelu", F.gelu)):
-        mlp = MLP(model_config(activation=name))
-        torch.testing.assert_close(mlp(x), mlp.c_proj(bend(mlp.c_fc(x))))
+@pytest.mark.parametrize(("name", "activation"), [
+    ("gelu_tanh", lambda h: F.gelu(h, approximate="tanh")), ("gelu", F.gelu),
+    ("relu2", lambda h: h.clamp(min=0) ** 2)])
+def test_an_activation_is_that_of_the_layer(name: str, activation: Callable[[Tensor], Tensor]
+                                            ) -> None:
+    x, mlp = torch.randn(2, 3, 32), MLP(model_config(activation=name))
+    torch.testing.assert_close(mlp(x), mlp.c_proj(activation(mlp.c_fc(x))))
+
+
+@pytest.mark.parametrize(("name", "at_minus_two", "at_two"), [
+    ("gelu", -0.0455, 1.9545), ("relu2", 0.0, 4.0), ("swiglu", -0.2384, 1.7616)])
+def test_activations_by_hand(name: str, at_minus_two: float, at_two: float) -> None:
+    y = ACTIVATIONS[name](torch.tensor([-2.0, 2.0]))
+    torch.testing.assert_close(y, torch.tensor([at_minus_two, at_two]), atol=1e-4, rtol=0)
 
 
 def test_a_softcap_in_loss_chunks_logits_and_scores_is_gemmas_formula() -> None:
@@ -125,29 +125,6 @@ def test_a_softcap_in_loss_chunks_logits_and_scores_is_gemmas_formula() -> None:
     torch.testing.assert_close(model.logits(hidden).double(), logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_window_is_seen_by_gradients() -> None:
-    model = stirred(window=5, n_layer=1)
-    x = model.wte(ids(1)).detach().requires_grad_()
-    model.wte.forward = lambda idx: x  # type: ignore[method-assign]
-    (model(ids(1))[0, 9] * torch.arange(32.0)).sum().backward()
-    assert x.grad is not None
-    seen = x.grad[0].abs().sum(-1) > 0
-    assert seen.nonzero()[:, 0].tolist() == [5, 6, 7, 8, 9]
-
-
-def test_a_window_goes_by_positions_where_they_are_not_the_columns() -> None:
-    """A tree of two branches, as HellaSwag scores its endings: each branch sees the trunk."""
-    model = stirred(window=4)
-    trunk, a, b = ids(1, 6), ids(1, 3) + 1 - 1, (ids(1, 3) + 7) % VOCAB
-    idx = torch.cat([trunk, a, b], 1)
-    positions = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 7, 8])
-    mask = torch.ones(12, 12, dtype=torch.bool).tril()
-    mask[9:, 6:9] = False
-    whole = model(idx, positions=positions[None], mask=mask)
-    torch.testing.assert_close(whole[:, 9:], model(torch.cat([trunk, b], 1))[:, 6:],
-                               atol=1e-5, rtol=1e-4)
-
-
 def test_initial_weights_with_and_without_switches() -> None:
     model = tiny(zero_init=True, tied_head=False, init="fan_in", x0_skip=True, value_embeds=True,
                  n_embd=128)
@@ -158,22 +135,6 @@ def test_initial_weights_with_and_without_switches() -> None:
     assert model.h[0].attn.value_mix.tolist() == [0.5, 0.5]
     assert model.wte.weight[VOCAB:].abs().max() == 0
     assert len(list(tiny().parameters())) == len(list(tiny(position="learned").parameters()))
-
-
-def test_value_embeds_and_x0_by_hand() -> None:
-    """One layer's attention to itself alone is its value: half its own, half its token's."""
-    model = stirred(value_embeds=True, x0_skip=True, n_layer=2, window=1)
-    idx, block = ids(1, 4), model.h[0]
-    x0 = model.wte(idx) + model.wpe(torch.arange(4))
-    x = block.x0_mix[0] * x0 + block.x0_mix[1] * x0
-    v = block.attn.c_attn(block.ln_1(x))[..., 64:]
-    mixed = block.attn.value_mix[0] * v + block.attn.value_mix[1] * model.value_embeds[0](idx)
-    x = x + block.attn.c_proj(mixed)
-    x = x + block.mlp(block.ln_2(x))
-    seen = []
-    block.register_forward_hook(lambda module, args, out: seen.append(out))
-    model(idx)
-    torch.testing.assert_close(seen[0], x, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("switch", [{k: v} for k, v in MODERN.items()] + [MODERN],
@@ -215,11 +176,11 @@ def test_all_switches_at_once_learn_and_come_back_from_a_file(tmp_path: Path) ->
 def test_every_switch_learns_in_bfloat16_what_it_learns_in_float32(
     switch: dict[str, object], chunk_rows: int | None
 ) -> None:
-    model, keys = stirred(**switch), row_keys(1, 2, torch.arange(2))
+    model, dropout_keys = stirred(**switch), row_keys(1, 2, torch.arange(2))
 
     def gradient(low: bool) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):  # the forward pass alone
-            x = model(ids(), keys)
+            x = model(ids(), dropout_keys)
             loss = nll(x, model.head_weight, ids(), VOCAB, chunk_rows, model.logit_softcap)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 

@@ -6,10 +6,10 @@ from torch import Tensor
 
 def sliding_window(window: int, T: int, past: int, mask: Tensor | None, positions: Tensor | None,
                    device: torch.device) -> Tensor:
-    """``mask``, or the causal mask, without keys ``window`` or more positions back: (.., T, S) bool.
+    """``mask`` (None: causal) without keys ``window`` or more positions back: (.., T, S) bool.
 
-    The T queries are the last of S = past + T columns. ``positions`` (T,) or (B, T) int64 measures
-    the distance where it is not that of the columns; then ``past`` is 0.
+    The T queries are the last of S = past + T columns. ``positions`` (T,) or (B, T) int64 gives
+    distances that are not those of the columns; then ``past`` is 0.
     """
     columns = torch.arange(past + T, device=device)
     distance = columns[past:, None] - columns  # (T, S): from a query back to a key

@@ -1,4 +1,4 @@
-"""The lecture's rungs: each is what it says, and speaks the protocol of GPT."""
+"""Lecture 1's models: each is what its name says, and has the methods of GPT."""
 
 import math
 from pathlib import Path
@@ -7,17 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from reprogpt.config import ModelConfig
 from reprogpt.evaluation.hellaswag import Prompt, score
 from reprogpt.formats.huggingface import load_model, save_model
 from reprogpt.generation.generate import generate
 from reprogpt.model.dropout import row_keys
-from reprogpt.model.gpt import GPT, CausalSelfAttention, Context
-from reprogpt.model.lecture1.attention import Head, Heads, MultiHead
-from reprogpt.model.lecture1.averaging import average_loop, average_product, average_softmax
+from reprogpt.model.gpt import GPT
 from reprogpt.model.lecture1.models import RUNGS
 from reprogpt.model.loss import MASKED, nll
 from reprogpt.model.registry import build_model
@@ -27,7 +23,7 @@ from tests.evaluation.test_hellaswag import one_row_at_a_time
 VOCAB = 65
 SMALL = {"architecture": "head", "n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 8,
          "dropout": 0.0, "bias": True, "init_from": None}
-LOOKING = [name for name in RUNGS if name != "bigram"]
+ATTENDING = [name for name in RUNGS if name != "bigram"]
 
 
 def config(**changes: object) -> ModelConfig:
@@ -44,51 +40,7 @@ def tokens(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=20, deadline=None)
-@given(B=st.integers(1, 3), T=st.integers(1, 9), C=st.integers(1, 5), seed=st.integers(0, 99))
-def test_three_ways_to_average_the_past_are_one(B: int, T: int, C: int, seed: int) -> None:
-    x = torch.randn(B, T, C, generator=torch.Generator().manual_seed(seed))
-    expected = x.cumsum(1) / torch.arange(1, T + 1)[:, None]
-    for average in (average_loop, average_product, average_softmax):
-        torch.testing.assert_close(average(x), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_exercise_1_heads_in_one_product_equal_the_loop_over_heads() -> None:
-    cfg = config(architecture="gpt", bias=False)
-    loop, batched, gpt2 = MultiHead(cfg), Heads(cfg), CausalSelfAttention(cfg, layer=0)
-    with torch.no_grad():
-        rows = [torch.cat([getattr(head, part).weight for head in loop.heads])
-                for part in ("query", "key", "value")]
-        batched.c_attn.weight.copy_(torch.cat(rows))
-        gpt2.c_attn.weight.copy_(torch.cat(rows))
-        gpt2.c_proj.weight.copy_(torch.eye(32))  # the loop has no projection yet
-    x = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
-    look = torch.ones(8, 8, dtype=torch.bool).tril()
-    torch.testing.assert_close(batched(x, look), loop(x, look))
-    torch.testing.assert_close(gpt2(x, Context(None, None, None, None)), loop(x, look))
-
-
-def test_a_head_weighs_the_past_only_and_its_weights_sum_to_one() -> None:
-    head = MultiHead(config()).heads[0]
-    look = torch.ones(8, 8, dtype=torch.bool).tril()
-    x = torch.randn(2, 8, 32)
-    weights = head.weights(x, look, x)  # type: ignore[operator]
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 8))
-    assert weights[:, ~look].abs().max() == 0
-
-
-def test_a_head_is_an_encoder_or_looks_elsewhere_when_told_so() -> None:
-    head = Head(32, 16)
-    x, source = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
-    q, k, v = head.query(x), head.key(source), head.value(source)
-    expected = F.scaled_dot_product_attention(q, k, v)
-    everything = torch.ones(5, 7, dtype=torch.bool)
-    torch.testing.assert_close(head(x, everything, source), expected)
-    encoder = F.scaled_dot_product_attention(q, head.key(x), head.value(x))
-    torch.testing.assert_close(head(x, torch.ones(5, 5, dtype=torch.bool)), encoder)
-
-
-@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("name", ATTENDING)
 def test_no_position_sees_a_later_one(name: str) -> None:
     model = rung(name)
     x = model.wte(tokens(1, 8)).detach().requires_grad_()
@@ -173,6 +125,10 @@ def test_flops_count_what_multiplies() -> None:
     # three 32 x 32 matrices and a head of 32 x 65 + 65, forward and twice backward; q.k and w.v
     assert rung("head").flops_per_token(8) == 6 * (3 * 32 * 32 + 33 * 65) + 12 * 8 * 32
     assert rung("average").flops_per_token(8) == 6 * 33 * 65 + 6 * 8 * 32
+    multihead, blocks = rung("multihead"), rung("blocks")
+    assert multihead.flops_per_token(8) == rung("head").flops_per_token(8)
+    layer = 3 * 32 * 32 + 33 * 32
+    assert blocks.flops_per_token(8) == 3 * (6 * layer + 12 * 8 * 32) + 6 * 33 * 65
 
 
 def test_weights_begin_as_torchs_defaults() -> None:
@@ -190,14 +146,15 @@ def test_weights_begin_as_torchs_defaults() -> None:
 def test_dropout_concerns_its_own_row_and_only_training() -> None:
     model = rung("dropout", dropout=0.3)
     idx = tokens(3, 8)
-    keys = row_keys(7, 3, torch.arange(3))
-    whole = model(idx, keys)
+    dropout_keys = row_keys(7, 3, torch.arange(3))
+    whole = model(idx, dropout_keys)
     for row in range(3):
-        torch.testing.assert_close(whole[row:row + 1], model(idx[row:row + 1], keys[row:row + 1]))
+        alone = model(idx[row:row + 1], dropout_keys[row:row + 1])
+        torch.testing.assert_close(whole[row:row + 1], alone)
     assert not torch.allclose(whole, model(idx))
     assert torch.equal(model(idx), model(idx))
     model = rung("dropout", dropout=0.0)
-    assert torch.equal(model(idx, keys), model(idx))
+    assert torch.equal(model(idx, dropout_keys), model(idx))
 
 
 def test_the_layernorm_rung_is_the_dropout_rung_without_dropout() -> None:

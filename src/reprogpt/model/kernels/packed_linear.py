@@ -27,8 +27,8 @@ class Packed(nn.Module):
         self._activation = "gelu" if gelu else "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._activation,
-                                                        [], "tanh")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias,
+                                                       self._activation, [], "tanh")
         return y
 
 

@@ -20,14 +20,9 @@ class Average(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.n_embd = cfg.n_embd
 
     def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
         return average_softmax(x, mask)
-
-    def mixing_flops(self, T: int) -> int:
-        """Floating-point operations of forward and backward per token: weights @ x."""
-        return 6 * T * self.n_embd
 
 
 class Head(nn.Module):
@@ -59,10 +54,6 @@ class Head(nn.Module):
         # softmax starts close to one-hot, and little gradient flows through it.
         scores = scores / math.sqrt(self.size)
         return scores.masked_fill(~mask, float("-inf")).softmax(-1)
-
-    def mixing_flops(self, T: int) -> int:
-        """Forward and backward, per token: query . key, and weights @ value."""
-        return 12 * T * self.size
 
 
 class OneHead(nn.Module):
@@ -107,7 +98,3 @@ class Heads(nn.Module):
         if dropout_keys is not None and dropout:
             weights = keyed_dropout(weights, dropout_keys, dropout)
         return (weights @ v).transpose(1, 2).reshape(B, T, C)
-
-    def mixing_flops(self, T: int) -> int:
-        """As many as n_head single heads."""
-        return 12 * T * self.n_head * self.size

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from reprogpt.config import ModelConfig
 from reprogpt.model.dropout import keyed_dropout, site_keys
 from reprogpt.model.gpt import Cache
-from reprogpt.model.lecture1.attention import Average, Head, Heads, MultiHead, OneHead
+from reprogpt.model.lecture1.attention import Average, Heads, MultiHead, OneHead
 
 
 class Bigram(nn.Module):
@@ -200,11 +200,12 @@ class Climb(nn.Module):
 
     def flops_per_token(self, T: int) -> int:
         """Floating-point operations of forward and backward per token: 6 for each weight that
-        multiplies, and what attention does over T positions."""
+        multiplies, and per layer 12 T C for attention (scores, weighted mean) or 6 T C for a mean.
+        """
         looked_up = self.wte.weight.numel() + self.wpe.weight.numel()
-        mixers = (m for m in self.modules() if isinstance(m, Average | Head | Heads))
-        mixing = sum(m.mixing_flops(T) for m in mixers)
-        return 6 * (self.num_parameters() - looked_up) + mixing
+        means = sum(1 if isinstance(m, Average) else 2 for m in self.modules()
+                    if isinstance(m, Average | OneHead | MultiHead | Heads))
+        return 6 * (self.num_parameters() - looked_up + means * T * self.cfg.n_embd)
 
 
 @torch.no_grad()
