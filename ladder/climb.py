@@ -36,6 +36,7 @@ def measure(rung: str, cfg: Config, paths: Paths) -> None:
     import json
     from pathlib import Path
 
+    import reprogpt.model.lecture1.models  # noqa: F401 (a dep; model/registry.py imports by name)
     from reprogpt.evaluation.validation import validation_loss
     from reprogpt.formats.huggingface import load_model
     from reprogpt.generation.samples import write
