@@ -1,6 +1,6 @@
-"""A training step as the lecture first writes it: eager, float32, every tensor in full.
+"""GPT-2 as the lecture first writes it, untuned: the baseline of speed comparisons.
 
-The yardstick that is always there when speeds are compared; nothing in it is tuned.
+Attention materializes all of its scores, the loss all of its logits.
 """
 
 import math
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class ReferenceGPT(nn.Module):
-    """GPT-2 in the lecture's first version. ``model(idx, targets)`` is the mean loss."""
+    """idx, targets (B, T) int64 -> the mean cross-entropy, a scalar."""
 
     def __init__(self, n_layer: int, n_head: int, n_embd: int, block_size: int,
                  vocab_size: int) -> None:

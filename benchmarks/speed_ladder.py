@@ -1,11 +1,11 @@
-"""Lecture 2's speed ladder on the machine at hand, one rung after the other.
+"""Lecture 2's speed ladder, measured on this machine.
 
-    python benchmarks/speed_ladder.py                       # sized for the device that is found
+    python benchmarks/speed_ladder.py                       # sizes that suit the device
     python benchmarks/speed_ladder.py --layers 12 --width 768 --rows 16 --block 1024
-    python benchmarks/speed_ladder.py --svg speed.svg       # and draws it
+    python benchmarks/speed_ladder.py --svg speed.svg       # and a bar chart
 
-Every rung keeps what the rungs before it gained. Times are those of the quickest of ``--repeats``
-whole optimizer steps; the lecture's are of GPT-2 (124M) at 16 x 1024 tokens on one A100.
+Each rung adds one optimization to those before it. Times are of the fastest of ``--repeats``
+optimizer steps; the lecture's are of GPT-2 (124M) with 16 x 1024 tokens on one A100.
 """
 
 import argparse
@@ -47,7 +47,7 @@ LECTURE = {"float32": 1000, "TF32": 333, "bfloat16": 300, "compile": 130, "flash
 
 @dataclass(frozen=True)
 class Rung:
-    """What is switched on."""
+    """One configuration of a training step."""
 
     name: str = "float32"
     precision: str = "float32"
@@ -62,7 +62,7 @@ class Rung:
 
 
 def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Rung]:
-    """The ladder for this device: what it cannot do is left out."""
+    """The rungs that this device supports, each with those before it."""
     yield (r := Rung())
     if device.type == "cuda":
         yield (r := replace(r, name="TF32", tf32=True))
@@ -84,7 +84,7 @@ def rungs(device: torch.device, accumulate: int, compiling: bool) -> Iterator[Ru
 
 
 def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Callable[[], None]:
-    """One optimizer step of this rung, as a function to be timed."""
+    """A function that does one optimizer step as ``rung`` says."""
     reprogpt.model.gpt.VOCAB_MULTIPLE = rung.multiple
     reprogpt.model.kernels.choose.LONGEST = cfg.block_size if rung.blocks else 0
     torch.backends.cuda.matmul.fp32_precision = "tf32" if rung.tf32 else "ieee"
@@ -95,7 +95,7 @@ def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Ca
                                   foreach=None if rung.fused else False)
     tokens = torch.randint(VOCAB, (rows, cfg.block_size + 1), device=device)
 
-    # A loss in chunks is a loop, which a compiler would only unroll: as in training, it stays out.
+    # The loss in chunks is a loop that torch.compile would unroll: as in training, it is left out.
     whole = rung.compile and rung.chunk is None
     forward = torch.compile(model.forward, dynamic=False) if rung.compile and not whole else model
 
@@ -118,8 +118,7 @@ def step_of(rung: Rung, cfg: ModelConfig, rows: int, device: torch.device) -> Ca
 
 
 def measure(step: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Seconds a step: of the quickest, which other work on the machine disturbs least; three
-    warm up."""
+    """Seconds of the fastest of ``repeats`` steps, after three to warm up."""
     seconds = []
     for i in range(repeats + 3):
         synchronize(device)
@@ -146,7 +145,7 @@ def main() -> None:
     print(heading(device))
     print(f"{layers} layers, {width} wide, {rows} x {block} tokens a micro-step, on {name}")
     if not large and not computes_bfloat16(device):
-        print("without bfloat16, which this processor only emulates, slower than float32")
+        print("no bfloat16: this processor emulates it, slower than float32")
     print(f"\n{'':20}{'ms':>9}{'tokens/s':>12}{'MFU':>8}{'lecture ms':>12}")
     times, peak = {}, peak_flops(device)
     for rung in rungs(device, options.accumulate, not options.no_compile):
@@ -174,7 +173,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--accumulate", type=int, default=4, help="micro-steps of the last rung")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--no-compile", action="store_true",
-                        help="without torch.compile, which takes a minute or two before it pays")
+                        help="leave out torch.compile, which takes a minute or two")
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--json", type=Path, help="milliseconds a step, by rung")
     return parser.parse_args()

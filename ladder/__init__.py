@@ -1,1 +1,1 @@
-"""Lecture 1 as a ladder: see README.md. `dvc repro ladder/dvc.yaml` climbs it."""
+"""Lecture 1's models as comparable runs: README.md. `dvc repro ladder/dvc.yaml` trains them."""

@@ -1,4 +1,4 @@
-"""Stage climb@RUNG: trains one rung, measures it, and lets it write.
+"""Stage climb@RUNG: trains one of lecture 1's models, evaluates it, and samples from it.
 
     python -m ladder.climb head     -> ladder/models/head, ladder/metrics/head.{csv,json},
                                        ladder/samples/head.txt
@@ -16,7 +16,7 @@ from reprogpt.config import Config
 from reprogpt.launch.run_dir import Paths
 
 SMALL = 64
-"""Below this width a thread costs more than its share of the work saves."""
+"""The n_embd below which a second thread costs more time than it saves."""
 
 
 def main(rung: str) -> None:
@@ -32,7 +32,7 @@ def main(rung: str) -> None:
 
 
 def measure(rung: str, cfg: Config, paths: Paths) -> None:
-    """The finished rung's figures and a sample of its writing."""
+    """Writes the trained model's metrics and a sample."""
     import json
     from pathlib import Path
 
@@ -46,7 +46,7 @@ def measure(rung: str, cfg: Config, paths: Paths) -> None:
     from reprogpt.tokens.tokenizers import load_tokenizer
 
     trained = json.loads(Path(paths.json).read_text())
-    Path(paths.json).unlink()  # its figures go into the rung's one metrics file
+    Path(paths.json).unlink()  # its figures go into metrics/RUNG.json
     with process_group(cfg.runtime.device, cfg.runtime.timeout) as process:
         model, model_cfg = load_model(paths.model, process.device)
         tokenizer = load_tokenizer(Path(paths.model))

@@ -1,4 +1,4 @@
-"""Stage page: what all rungs measured, as a table, a drawing and their writing, side by side.
+"""Stage page: all rungs' metrics and samples as a page, a bar chart, and tables to plot.
 
     python -m ladder.page     -> ladder/page.md, ladder.svg, ladder.csv, curves.csv
 """
@@ -16,21 +16,21 @@ PUBLISHED = {
     "bigram": 2.491, "head": 2.423, "multihead": 2.317, "feedforward": 2.280, "blocks": 2.328,
     "residual": 2.134, "layernorm": 2.106, "scaled": 1.88,
 }
-"""Validation loss at the same settings: frogstar-world-b/Nano-GPT's logs, and for `scaled` the
-figure that nanoGPT's README gives for a CPU. Both are means over random batches."""
+"""Validation losses at the same settings, means over random batches: frogstar-world-b/Nano-GPT's
+logs, and for `scaled` the figure in nanoGPT's README for a CPU."""
 
 IDEAS = {
     "bigram": "a table of pairs", "average": "+ the mean of the past",
     "head": "+ one head of self-attention", "multihead": "+ four heads",
-    "feedforward": "+ thinking: Linear, ReLU", "blocks": "both, three times",
+    "feedforward": "+ a feed-forward layer", "blocks": "both, three times",
     "residual": "+ residual stream", "layernorm": "+ LayerNorm",
     "scaled": "+ dropout, and larger",
 }
-HEAD = """# The ladder, climbed
+HEAD = """# The ladder's results
 
-Written by `dvc repro ladder/dvc.yaml`; do not edit. {corpus}, the last tenth held out, one
-character a token. Loss is in nats a character over the whole of the held-out tenth, seconds are
-those of training. [README.md](README.md) says what a rung is and where the published figures are
+Written by `dvc repro ladder/dvc.yaml`; do not edit. {corpus}, one token per character, the last
+tenth held out. Validation loss is in nats per character over all of the held-out tenth; seconds are
+those of training. [README.md](README.md) says what a rung is and where the published figures come
 from.
 
 | rung | parameters | FLOPs a token | validation loss | published | bits per byte | seconds |
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def page(rungs: dict[str, dict[str, Any]]) -> str:
-    """The table, the drawing, and every rung's sample."""
+    """The Markdown page: the table, the chart, and each rung's sample."""
     corpus = {r["corpus"] for r in rungs.values()}
     title = "Tiny Shakespeare" if corpus == {"tinyshakespeare"} else ", ".join(sorted(corpus))
     text = HEAD.format(corpus=title)
@@ -59,9 +59,9 @@ def page(rungs: dict[str, dict[str, Any]]) -> str:
         text += (f"| {name}: {IDEAS.get(name, '')} | {r['parameters']:,} | "
                  f"{r['flops_per_token']:,} | {r['val_loss']:.3f} | {published} | "
                  f"{r['val_bits_per_byte']:.3f} | {r['seconds']:.0f} |\n")
-    text += "\n![Validation loss by rung, ours and published](ladder.svg)\n\n# What each writes\n"
+    text += "\n![Validation loss by rung, ours and published](ladder.svg)\n\n# Samples\n"
     temperature = params().sample.temperature
-    text += f"\nFrom a line's beginning, temperature {temperature:g}, the same seed for all.\n"
+    text += f"\nPrompt: a line break. Temperature {temperature:g}, the same seed for all.\n"
     for name in rungs:
         sample = (SAMPLES / f"{name}.txt").read_text(encoding="utf-8").strip("\n")
         text += f"\n## {name}\n\n```text\n{sample}\n```\n"
@@ -69,9 +69,9 @@ def page(rungs: dict[str, dict[str, Any]]) -> str:
 
 
 def drawing(rungs: dict[str, dict[str, Any]]) -> str:
-    """A bar for each rung's loss, and a tick where the published one lies, as SVG."""
+    """A bar chart of validation losses with a tick at each published one, as SVG."""
     return bars({name: r["val_loss"] for name, r in rungs.items()}, PUBLISHED,
-                "validation loss, nats a character; red: published")
+                "validation loss, nats per character; red: published")
 
 
 def _figures(rungs: dict[str, dict[str, Any]]) -> str:
@@ -80,7 +80,7 @@ def _figures(rungs: dict[str, dict[str, Any]]) -> str:
 
 
 def _curve(name: str) -> dict[int, float]:
-    """Validation loss by step."""
+    """A rung's validation loss by step."""
     header, *rows = (METRICS / f"{name}.csv").read_text().splitlines()
     step, loss = (header.split(",").index(column) for column in ("step", "val_loss"))
     cells = [row.split(",") for row in rows]
@@ -88,7 +88,7 @@ def _curve(name: str) -> dict[int, float]:
 
 
 def _columns(curves: dict[str, dict[int, float]]) -> str:
-    """One column a rung; nan at a step that a rung has not (an empty field is drawn as 0)."""
+    """CSV with a column per rung; nan at a step without a value (DVC draws an empty field as 0)."""
     steps = sorted(set().union(*curves.values()))
     rows = [",".join([str(s), *(str(c.get(s, math.nan)) for c in curves.values())]) for s in steps]
     return "\n".join([",".join(["step", *curves]), *rows]) + "\n"

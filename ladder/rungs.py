@@ -1,4 +1,4 @@
-"""What ladder/params.yaml says of each rung, and where a rung's files are."""
+"""The ladder's params, and where its files are."""
 
 from pathlib import Path
 
@@ -14,22 +14,22 @@ MODELS, METRICS, SAMPLES = (ROOT / FOLDER / name for name in ("models", "metrics
 
 
 def names() -> list[str]:
-    """The rungs, in climbing order."""
+    """The rungs of ladder/params.yaml, in its order."""
     return list(read_yaml(PARAMS_FILE)["rungs"])
 
 
 def params(rung: str | None = None) -> Config:
-    """The params that all rungs share, with what ``rung`` adds laid on them.
+    """The params that all rungs share, merged with those of ``rung``.
 
-    Raises ConfigError, for a rung that does not exist among others.
+    Raises ConfigError, also for a rung that does not exist.
     """
     shared = read_yaml(PARAMS_FILE)
     rungs = shared.pop("rungs")
     if rung is not None and rung not in rungs:
-        wrong = f"rungs has no {rung}" if rung else "climbing takes a rung's name"
-        raise ConfigError(f"{PARAMS_FILE}: {wrong}; there are: {', '.join(rungs)}")
+        raise ConfigError(f"{PARAMS_FILE}: rungs has no {rung!r}; "
+                          f"choose one of {', '.join(rungs)}")
     cfg = Config.parse(merge(shared, rungs[rung] if rung else {}), source=str(PARAMS_FILE))
     if cfg.model.init_from is not None:
         raise ConfigError(f"{PARAMS_FILE}: model.init_from={cfg.model.init_from!r} must be null: a "
-                          "rung begins with random weights; remove it")
+                          "rung starts from random weights; set it to null")
     return cfg

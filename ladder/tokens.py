@@ -1,4 +1,4 @@
-"""Stage tokens: Tiny Shakespeare, character by character -> ladder/data/tokens.
+"""Stage tokens: Tiny Shakespeare, one token per character -> ladder/data/tokens.
 
     python -m ladder.tokens
 """
@@ -12,7 +12,7 @@ from pipeline import stage
 
 
 def main() -> None:
-    """Fetches and tokenizes; the plays stand in where Tiny Shakespeare cannot be had."""
+    """Downloads and tokenizes the text, or as much of the plays if it cannot be downloaded."""
     with stage("tokens", DVC_FILE, params) as cfg:
         from reprogpt.data.corpora import download
         from reprogpt.encoding.tokenize_corpus import tokenize
@@ -24,8 +24,7 @@ def main() -> None:
             try:
                 download(cfg.download, raw)
             except TransferError as error:
-                print(f"{error}\nthe ladder stands on as much of the plays instead",
-                      file=sys.stderr)
+                print(f"{error}\nusing the plays of corpus shakespeare instead", file=sys.stderr)
                 as_much = {"corpus": "shakespeare", "max_bytes": 1_115_394}
                 download(cfg.download.model_copy(update=as_much), raw)
             tokenize(cfg.tokenize, raw, TOKENS, cfg.runtime)

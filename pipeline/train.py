@@ -15,6 +15,9 @@ from pipeline.checks.seal import Seal
 from reprogpt.config import Config
 from reprogpt.launch.run_dir import Paths
 
+LECTURE1 = ROOT / "src/reprogpt/model/lecture1"
+"""Models that are in a run's fingerprint, but no dep of stage train: see dvc.yaml."""
+
 
 def main() -> None:
     with stage("train") as cfg:
@@ -40,6 +43,8 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
 
     inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
     contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]
+    if cfg.model.architecture != "gpt":
+        code = {**code, **{f"lecture1/{p.name}": sha256_of(p) for p in LECTURE1.glob("*.py")}}
     fingerprint = cfg.fingerprint([*contents, *code.items()])
     run = RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents)
     try:

@@ -19,7 +19,7 @@ from pipeline.cli import Parser, one_line
 
 EXEMPT = {
     "src/reprogpt/config/": "reads params.yaml, whose values are tracked, and words its errors",
-    "src/reprogpt/errors.py": "words errors",
+    "src/reprogpt/errors.py": "only words error messages",
     "src/reprogpt/storage/fetch.py": "every file that it fetches is checked by sha256",
     "src/reprogpt/storage/http.py": "moves bytes for fetch.py, which checks them",
     "src/reprogpt/storage/paths.py": "says where files are looked for, not what they hold",
@@ -27,7 +27,7 @@ EXEMPT = {
     "src/reprogpt/runtime/workers.py": "spreads jobs over cores; each job does the same",
     "src/reprogpt/runtime/signals.py": "stops a run; a resumed run has the same weights",
     "pipeline/__init__.py": "what every stage begins and ends with: params, seal, exit codes",
-    "pipeline/cli.py": "words the errors of command lines",
+    "pipeline/cli.py": "words the errors of commands",
     "pipeline/preset.py": "writes params.yaml, whose values are tracked",
     "pipeline/checks/seal.py": "fails a stage whose inputs changed; never changes a result",
 }

@@ -56,11 +56,11 @@ def test_float32_on_the_gpu_is_float32_on_the_cpu() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_dropout_drops_on_the_gpu_what_it_drops_on_the_cpu(dtype: torch.dtype) -> None:
     idx = torch.randint(VOCAB, (2, 64), generator=torch.Generator().manual_seed(1))
-    keys = row_keys(1, 2, torch.arange(2))
+    dropout_keys = row_keys(1, 2, torch.arange(2))
     on_cpu, on_gpu = model("cpu", 0.2), model("cuda", 0.2)
-    here = on_cpu(idx, keys)
+    here = on_cpu(idx, dropout_keys)
     with torch.autocast("cuda", dtype):
-        there = on_gpu(idx.cuda(), keys.cuda())
+        there = on_gpu(idx.cuda(), dropout_keys.cuda())
     for x in (here, there):
         x.float().square().sum().backward()
     assert F.cosine_similarity(there.cpu().float().flatten(), here.flatten(), 0) > 0.999

@@ -45,7 +45,7 @@ def test_a_python_that_is_not_the_project_s_says_so(capsys: pytest.CaptureFixtur
 
 def test_a_climb_without_a_rung_names_the_rungs() -> None:
     said = refused("ladder.climb")
-    assert said.startswith("ladder/params.yaml: climbing takes a rung's name; there are: bigram, ")
+    assert said.startswith("ladder/params.yaml: rungs has no ''; choose one of bigram, ")
 
 
 @pytest.mark.parametrize("script", ["chat", "checks.code_deps", "compare", "convert", "inspect_model"])
