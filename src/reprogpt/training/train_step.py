@@ -18,6 +18,7 @@ from reprogpt.formats import huggingface as hf
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.model.dropout import row_keys
 from reprogpt.model.gpt import GPT
+from reprogpt.model.kernels.choose import loss_chunk_rows
 from reprogpt.model.loss import nll
 from reprogpt.model.registry import build_model
 from reprogpt.runtime.device import DTYPES, autocast, resolve_precision
@@ -29,9 +30,6 @@ from reprogpt.training.loader import Batch, Loader
 from reprogpt.training.optimizer import lr_at, set_lr
 from reprogpt.training.sharding import local, local_numel, shard_model
 
-LOGIT_BYTES = {"cpu": 1024 * 50304 * 2, "cuda": 16384 * 50304 * 2}
-"""Logits at a time where the loss goes in chunks, 103 MB and 1.6 GB: so many rows of GPT-2's
-vocabulary in bfloat16, half in float32. Fewer rows make narrower products."""
 COMPILE_SAVES, COMPILE_COSTS, COMPILE_WIDTH = 1e-6, 20.0, 384
 """What compiling is weighed by on a CPU: the seconds that it saves a token and layer on one core,
 those that it costs a layer of up to 256 positions, and the n_embd beyond which it saves nothing,
@@ -72,7 +70,8 @@ class Network:
         if compiled:  # where it outlives the run: the same code is compiled once a machine
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         dynamic = None if growing else False  # None: what changes its size once is compiled for all
-        rows = self._rows_of_loss(compiled)
+        rows = loss_chunk_rows(len(model.head_weight), process.device, DTYPES[self.precision],
+                               compiled, fsdp)
         # A loss in chunks is a loop, which a compiler would only unroll; and a body compiled by
         # itself passes by the hooks that make a sharded model whole.
         body_alone = rows is not None and not self.fsdp
@@ -93,18 +92,6 @@ class Network:
     @property
     def micro_batch(self) -> int:
         return int(self.resolved["micro_batch"])
-
-    def _rows_of_loss(self, compiled: bool) -> int | None:
-        """How many rows of logits there are at a time; None: all of them, by torch's own loss.
-
-        On a GPU they need Triton (loss_kernel.py), which a run that compiles nothing may lack. And
-        float16 needs the mean's small gradients: a sum's leave its range.
-        """
-        kind = self.process.device.type
-        if kind == "cuda" and (self.fsdp or not compiled or self.precision == "float16"):
-            return None
-        row_bytes = len(self.model.head_weight) * DTYPES[self.precision].itemsize
-        return LOGIT_BYTES[kind] // row_bytes if kind in LOGIT_BYTES else None
 
     def __call__(self, part: Batch, step: int) -> Tensor:
         """The sum of nll over the valid targets of a micro-step of ``step``."""

@@ -31,8 +31,8 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def attention_in_blocks(device: torch.device, keys: int, dropout: bool) -> bool:
-    """Whether causal self-attention, in which a query sees at most ``keys`` keys, goes by
-    kernels.attention.causal_attention: always with dropout, which only that one has keyed."""
+    """Whether kernels.attention.causal_attention computes causal self-attention in which a query
+    sees at most ``keys`` keys. With dropout always: torch's has no keyed dropout."""
     return dropout or (device.type == "cpu" and keys <= LONGEST)
 
 
