@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reprogpt.config import Config, merge, read_yaml
+from reprogpt.model.kernels import choose
 from reprogpt.model.loss import MASKED
 from reprogpt.model.registry import build_model
 from reprogpt.runtime.distributed import Process
@@ -74,7 +75,7 @@ def test_logits_in_chunks_of_any_size_change_nothing_but_rounding(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = three_steps(config(), 5)
-    monkeypatch.setitem(network.LOGIT_BYTES, "cpu", 3 * 128 * 4)
+    monkeypatch.setitem(choose.LOGIT_BYTES, "cpu", 3 * 128 * 4)
     assert three_steps(config(), 5) == pytest.approx(whole, rel=1e-5)
 
 
