@@ -44,6 +44,9 @@ def keep(index: Tensor, dropout_keys: Tensor, p: float) -> Tensor:
     index (...) int32: the values' places within a row; dropout_keys (B,) int32: of the site.
     """
     dropout_keys = dropout_keys.view(-1, *[1] * index.dim())
+    # Changes no index. Without it torch's compiler multiplies the index symbolically, and its
+    # Triton code then has constants beyond int32, which do not compile.
+    index = index & 0x7FFFFFFF
     # A golden-ratio sequence that starts at the key, hashed: 31 uniform bits for each value.
     return mix(index * _GOLDEN + dropout_keys) & 0x7FFFFFFF >= int(p * 2**31)
 
