@@ -10,6 +10,7 @@ equal outputs and gradients. `default` is what torch chooses by itself.
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     device, rows = pick_device(args.device), []
     B, heads, T, D = args.shape
     torch.manual_seed(0)

@@ -2,15 +2,17 @@
 
     python benchmarks/float16.py --tokens DIR [--steps 50] [--device cuda] [--small] [--json FILE]
 
-Both go through the launcher, as a stage's training does. The second run gets the first one's
-half-way checkpoint, which is what a stop leaves, and ends in processes of its own; its weights and
-its scaler's state must equal the first one's bit for bit. GPT-2 (124M)'s shape at 32,768 tokens a
-step; ``--small``: two layers, for a CPU. Exits 1 where the runs differ.
+Each part is a process of its own, with the trainer of the stage train. The second run gets the
+first one's half-way checkpoint, which is what a stop leaves; its weights and its scaler's state
+must equal the first one's bit for bit. GPT-2 (124M)'s shape at 32,768 tokens a step; ``--small``:
+two layers, for a CPU. Exits 1 where the runs differ.
 """
 
 import argparse
 import math
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,9 +27,9 @@ from benchmarks.machine import heading, write
 from benchmarks.preset_step import random_tokens
 from reprogpt import checkpoint
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.launch import launch
-from reprogpt.runtime import pick_device
+from reprogpt.runtime import leave, pick_device, process_group
 from reprogpt.tokenizers import gpt2_tokenizer
+from reprogpt.train import Trainer
 from reprogpt.training.run_dir import Paths, RunDir
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 64}
@@ -49,6 +51,22 @@ def run_in(folder: Path, tokens: Path, device: str, steps: int, small: bool) -> 
     paths = Paths(str(tokens), str(folder / "init"), str(folder / "gpt"),
                   str(folder / "train.csv"), str(folder / "train.json"))
     return RunDir.create(folder / "runs", "float16", cfg, paths)
+
+
+def train(run: RunDir) -> None:
+    """Trains what is left of a run, in a new process."""
+    run.write()
+    environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} | os.environ  # as the launcher sets it
+    subprocess.run([sys.executable, __file__, "--child", str(run.path)], check=True,
+                   env=environment)
+
+
+def child(path: str) -> None:
+    """The new process."""
+    run = RunDir.open(Path(path))
+    with process_group(run.config.runtime.device, 60) as process:
+        Trainer(run, process).run()
+    leave()
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -74,11 +92,11 @@ def main() -> None:
             gpt2_tokenizer().save(tokens / "tokenizer")
         straight, resumed = (run_in(folder / which, tokens.resolve(), device.type, args.steps,
                                     args.small) for which in ("straight", "resumed"))
-        launch(straight)
+        train(straight)
         half = f"step_{args.steps // 2:06d}"
         for file in straight.path.glob(f"{half}.*"):
             shutil.copy(file, resumed.path)
-        launch(resumed)
+        train(resumed)
         middle = checkpoint.load(straight.path / f"{half}.pt")
         first, second = (checkpoint.latest(run.path) for run in (straight, resumed))
     assert first is not None
@@ -99,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    child(sys.argv[2]) if sys.argv[1:2] == ["--child"] else main()

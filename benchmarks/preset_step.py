@@ -13,6 +13,7 @@ On a CPU memory is the process's largest resident size, which a later preset doe
 import argparse
 import gc
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     device, rows = pick_device(args.device), []
     print(heading(device))
     print("| preset | deterministic | micro-batch | tokens a step | ms a step | tokens/s | MFU "
