@@ -1,9 +1,10 @@
 """HellaSwag at 124M on this machine: the tree scorer against one example at a time.
 
     python benchmarks/hellaswag.py [--examples 100] [--model DIR] [--device cuda] [--no-loop]
-        [--json FILE]
+        [--bfloat16-only] [--json FILE]
 
-bfloat16 is left out where the processor only emulates it.
+bfloat16 is left out where the processor only emulates it. ``--bfloat16-only`` measures it alone,
+and then there is nothing to compare its predictions with.
 
 The loop is build-nanogpt's: the four rows of an example as one batch, logits of all positions,
 cross-entropy, the ending's share of it. CPU seconds, because they say the same on a busy machine;
@@ -72,8 +73,8 @@ def predictions(sums: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
     return np.stack([sums.argmin(1), (sums / [p.lengths for p in prompts]).argmin(1)])
 
 
-def measure(model: GPT, questions: Sequence[Question], device: torch.device, loop: bool
-            ) -> list[dict[str, Any]]:
+def measure(model: GPT, questions: Sequence[Question], device: torch.device, loop: bool,
+            bfloat16_only: bool = False) -> list[dict[str, Any]]:
     """Prints a row for each prompt and scorer, and returns them; the first is what the others are
     compared with."""
     process = Process(0, 1, device)
@@ -87,6 +88,10 @@ def measure(model: GPT, questions: Sequence[Question], device: torch.device, loo
         low.load_state_dict(model.state_dict())
         low = low.bfloat16().to(device).eval()
         scorers["tree, bfloat16"] = lambda prompts: score(low, prompts, process)[0]
+    if bfloat16_only:
+        scorers = {name: scorer for name, scorer in scorers.items() if "bfloat16" in name}
+        if not scorers:
+            print("left out: this device only emulates bfloat16")
     print(f"{'prompt':8} {'scorer':22} {'seconds':>8} {'examples / s':>13} {'ratio':>6}  "
           "predictions changed (acc, acc_norm)")
     found: list[dict[str, Any]] = []
@@ -114,6 +119,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-loop", action="store_true", help="without the loop, which is slow")
+    parser.add_argument("--bfloat16-only", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = pick_device(options.device)
@@ -130,7 +136,8 @@ def main() -> None:
     questions = read_questions(data / "hellaswag_val.jsonl", gpt2_tokenizer(),
                                options.examples or None)
     print(f"{len(questions)} questions read and encoded in {time.perf_counter() - start:.1f} s")
-    write(options.json, measure(model.to(device), questions, device, not options.no_loop), device)
+    rows = measure(model.to(device), questions, device, not options.no_loop, options.bfloat16_only)
+    write(options.json, rows, device)
 
 
 if __name__ == "__main__":

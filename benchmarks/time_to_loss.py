@@ -14,6 +14,7 @@ a step, over so many steps as a minute of an H200 holds (``--peer-steps``).
 
 import argparse
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -188,6 +189,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="count the processor's seconds")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     if args.threads:
         torch.set_num_threads(args.threads)
     device, peer = pick_device(args.device), PEERS[args.preset]

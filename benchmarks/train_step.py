@@ -47,6 +47,10 @@ class Contender:
             environment = HUGE_PAGES | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} | environment
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       text=True, bufsize=1, env=environment)
+        self.start_seconds = 0.0
+
+    def begin(self) -> None:
+        """The first step, which compiles; waits until it is done."""
         self.start_seconds = float(self._ask(1)[0])
 
     def _ask(self, steps: int) -> list[float]:
@@ -98,8 +102,13 @@ def measure(size: str, names: dict[str, str], device: torch.device, args: argpar
     for group in [[name] for name in names] if args.apart else [list(names)]:
         running: list[Contender] = []
         try:
-            running.extend(Contender(name, size, names[name], device, args.threads, clock)
-                           for name in group)
+            for name in group:
+                running.append(Contender(name, size, names[name], device, args.threads, clock))
+                if device.type != "cuda":  # there all build their models at once: it has the cores
+                    running[-1].begin()
+            for c in running if device.type == "cuda" else ():
+                c.begin()
+                print(f"first step of {c.name}: {c.start_seconds:.1f} s", flush=True)
             steps = [max(1, int(args.seconds / c.run(2))) for c in running]
             for _ in range(args.rounds):
                 for c, n in zip(running, steps, strict=True):

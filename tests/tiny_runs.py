@@ -101,10 +101,11 @@ def _member(path: Path, rank: int, world: int, port: int, errors: Any) -> None:
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     torch.set_num_threads(1)
     run = RunDir.open(path)
     try:
-        with process_group("cpu", 60) as process:
+        with process_group(run.config.runtime.device, 60) as process:
             trainer = Trainer(run, process)
             trainer.run()
             torch.save(trainer.model.state_dict(), run.path / f"rank_{rank}.pt")
