@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.machine import heading, write
 from benchmarks.timing import milliseconds
-from reprogpt.runtime import pick_device
+from reprogpt.runtime.device import pick_device
 
 KERNELS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "default": contextlib.nullcontext,

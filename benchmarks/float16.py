@@ -25,12 +25,13 @@ import torch
 
 from benchmarks.machine import heading, write
 from benchmarks.preset_step import random_tokens
-from reprogpt import checkpoint
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.runtime import leave, pick_device, process_group
-from reprogpt.tokenizers import gpt2_tokenizer
-from reprogpt.train import Trainer
-from reprogpt.training.run_dir import Paths, RunDir
+from reprogpt.launch.run_dir import Paths, RunDir
+from reprogpt.runtime.device import pick_device
+from reprogpt.runtime.distributed import leave, process_group
+from reprogpt.tokens.tokenizers import gpt2_tokenizer
+from reprogpt.training import checkpoint
+from reprogpt.training.trainer import Trainer
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 64}
 

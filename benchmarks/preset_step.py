@@ -30,19 +30,19 @@ import torch
 
 from benchmarks.machine import heading, write
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.loader import Loader
-from reprogpt.optim import build_optimizer
-from reprogpt.runtime import (
-    Process,
+from reprogpt.launch.run_dir import Paths, RunDir
+from reprogpt.runtime.device import (
     peak_flops,
     pick_device,
     resolve_precision,
     set_determinism,
     synchronize,
 )
-from reprogpt.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest
-from reprogpt.training.network import build_network
-from reprogpt.training.run_dir import Paths, RunDir
+from reprogpt.runtime.distributed import Process
+from reprogpt.tokens.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest
+from reprogpt.training.loader import Loader
+from reprogpt.training.optimizer import build_optimizer
+from reprogpt.training.train_step import build_network
 
 VOCAB = 50257
 

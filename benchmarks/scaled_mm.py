@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.machine import heading, write
 from benchmarks.timing import milliseconds
-from reprogpt.runtime import pick_device
+from reprogpt.runtime.device import pick_device
 
 FP8, LARGEST = torch.float8_e4m3fn, 448.0
 LAYERS = {"MLP up": (768, 3072), "MLP down": (3072, 768), "head": (768, 50304)}  # in, out

@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from reprogpt.runtime import synchronize
+from reprogpt.runtime.device import synchronize
 
 
 def milliseconds(work: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
