@@ -4,9 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from reprogpt.data.raw_text import Document, Meta
 
 # Threads of small models wait for each other more than they work. Set before torch is imported,
 # and handed down to every process that a test starts.
@@ -46,3 +51,11 @@ def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
 def checkout(tmp_path: Path) -> Path:
     """A copy of this checkout, to edit."""
     return copy_checkout(tmp_path / "project")
+
+
+def read_documents(folder: Path, meta: "Meta") -> "Iterator[Document]":
+    """Every document of a raw corpus, in order."""
+    from reprogpt.data.raw_text import read_part
+
+    for part in meta.parts:
+        yield from read_part(folder, part)

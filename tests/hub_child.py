@@ -1,7 +1,7 @@
-"""Runs `corpora.download` in a process of its own: HF_ENDPOINT is read when libraries load.
+"""A process that runs `corpora.download`: HF_ENDPOINT is read when the libraries are imported.
 
 Reads one JSON object a line (out, cache, and a DownloadConfig), and writes one a line. One process
-serves many tests, because loading `datasets` takes seconds.
+serves many tests, because importing `datasets` takes seconds.
 """
 
 import json
@@ -13,14 +13,14 @@ from pathlib import Path
 def answer(job: dict) -> dict:
     import huggingface_hub.constants
 
-    import reprogpt.data.hub_dataset
+    import reprogpt.storage.http
     from reprogpt.config import DownloadConfig
     from reprogpt.data.corpora import download
-    from reprogpt.data.raw_text import read_documents
     from reprogpt.formats.hub_model import fetch_model
     from reprogpt.storage.http import TransferError
+    from tests.conftest import read_documents
 
-    reprogpt.data.hub_dataset.PAUSE = 0.05
+    reprogpt.storage.http.PAUSE = 0.05
     huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that small files break in the middle
     os.environ["REPROGPT_CACHE"] = job["cache"]
     out = Path(job["out"])

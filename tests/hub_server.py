@@ -18,8 +18,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class HubServer:
-    """``files``: path -> bytes. ``faults[path]``: what its next GETs meet, one each: stall,
-    truncate, 500, 429, drop, change (other bytes of the same size), or "" for none."""
+    """``files``: path -> bytes. ``faults[path]``: what its next GETs meet, one each: "" for none,
+    500, 429, truncate, stall, change (other bytes of the same size), whole (the Range is ignored),
+    shifted (another range than was asked for)."""
 
     def __init__(self, repo: str, files: dict[str, bytes]):
         self.repo, self.files = repo, files
@@ -151,11 +152,13 @@ class _Handler(BaseHTTPRequestHandler):
         first, last = 0, len(data) - 1
         tag = hashlib.sha256(data).hexdigest() if fault == "change" else self.hub.etag(name)
         ranged = self.headers.get("Range", "")
-        if self.headers.get("If-Range") not in (None, f'"{tag}"'):
+        if self.headers.get("If-Range") not in (None, f'"{tag}"') or fault == "whole":
             ranged = ""
         if ranged.startswith("bytes="):
             a, _, b = ranged.removeprefix("bytes=").partition("-")
             first, last = int(a), min(int(b), last) if b else last
+            if fault == "shifted":
+                first, last = first + 1, min(last + 1, len(data) - 1)
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         else:

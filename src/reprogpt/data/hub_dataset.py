@@ -1,20 +1,17 @@
-"""Data sets of the Hugging Face Hub, pinned to a commit, file by file.
+"""Data sets of the Hugging Face Hub, pinned to a commit, as sources of documents.
 
 The library `datasets` says which files make up a split of a configuration; they are read by the
-same readers as files on this machine. The whole of a file is fetched by huggingface_hub (resumed,
-verified against the Hub's own checksum); only the first part of a data set is read in ranges.
+same readers as local files. Whole files are downloaded by huggingface_hub (resumed, verified
+against the Hub's checksum); where only a first part is wanted, they are read in ranges.
 """
 
 import hashlib
-import io
-import random
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from reprogpt.config import HubConfig
@@ -22,15 +19,10 @@ from reprogpt.data.collect import Source
 from reprogpt.data.raw_text import Document
 from reprogpt.data.readers import kind_of, read_file
 from reprogpt.errors import ConfigError
-from reprogpt.storage.files import CHUNK, sha256_of
-from reprogpt.storage.http import CONNECT_SECONDS, RETRIED, TransferError
+from reprogpt.storage.files import sha256_of
+from reprogpt.storage.http import CONNECT_SECONDS, TransferError, retried
 from reprogpt.storage.paths import cache_dir
-from reprogpt.storage.remote_file import RemoteFile
-
-T = TypeVar("T")
-ATTEMPTS = 5
-PAUSE = 1.0
-"""Seconds before the second attempt; doubled before each further one."""
+from reprogpt.storage.remote_file import open_remote
 
 
 @dataclass(frozen=True)
@@ -44,14 +36,20 @@ class HubFile:
     checksum: str
     """sha256 of the content (a file in LFS), or `blob ` and git's own sha1 of it."""
 
+    @property
+    def folder(self) -> Path:
+        """Where the files of this commit are downloaded to."""
+        return (cache_dir() / "hub" / self.repo.replace("/", "--")
+                / self.revision.replace("/", "--"))
+
 
 def hub_sources(hub: HubConfig, partial: bool) -> tuple[str, list[Source]]:
     """The commit of a data set, and its files as sources, in the data set's order.
 
-    ``partial``: only a first part will be taken, so read in ranges instead of fetching files.
+    ``partial``: only a first part is wanted, so files are read in ranges instead of downloaded.
     Raises ConfigError for what is not on the Hub, TransferError when it cannot be reached.
     """
-    files = _files(hub)
+    files = _files_of(hub)
     for file in files:
         if kind_of(file.path) is None:
             raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} has files of a kind that "
@@ -62,29 +60,27 @@ def hub_sources(hub: HubConfig, partial: bool) -> tuple[str, list[Source]]:
 
 def _source(file: HubFile, field: str, partial: bool) -> Source:
     def read(first: int) -> Iterator[Document]:
-        def opener() -> BinaryIO:
-            return _open_remote(file) if partial else _local(file).open("rb")
+        if partial:
+            yield from read_file(file.path, lambda: _open_remote(file), field, first)
+        else:
+            path = _downloaded(file)
+            yield from read_file(file.path, lambda: path.open("rb"), field, first)
+            path.unlink()  # from now on its raw parts are in the cache
 
-        return read_file(file.path, opener, field, first)
-
-    def done() -> None:
-        _place(file).unlink(missing_ok=True)  # its raw parts are kept; it is needed no more
-
-    identity = f"{kind_of(file.path)} {field} {file.checksum}"
-    return Source(file.path, identity, read, done)
+    return Source(file.path, f"{kind_of(file.path)} {field} {file.checksum}", read)
 
 
-def _files(hub: HubConfig) -> list[HubFile]:
+def _files_of(hub: HubConfig) -> list[HubFile]:
     from huggingface_hub import HfApi
 
-    _knock()
-    names = retried(lambda: _names(hub), f"data set {hub.id}")
+    _check_reachable()
+    addresses = retried(lambda: _addresses(hub), f"data set {hub.id}")
     start = f"hf://datasets/{hub.id}@"
-    outside = [name for name in names if not name.startswith(start)]
+    outside = [address for address in addresses if not address.startswith(start)]
     if outside:
         raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} keeps its files elsewhere "
                           f"({outside[0]}); fetch them yourself and use corpus: files")
-    split = [name.removeprefix(start).partition("/") for name in names]
+    split = [address.removeprefix(start).partition("/") for address in addresses]
     known: dict[str, Any] = {}
     for revision, folder in {(r, str(PurePosixPath(p).parent)) for r, _, p in split}:
         entries = retried(lambda r=revision, f=folder: list(HfApi().list_repo_tree(  # type: ignore[misc]
@@ -94,8 +90,8 @@ def _files(hub: HubConfig) -> list[HubFile]:
     return [_hub_file(hub.id, unquote(revision), known[path]) for revision, _, path in split]
 
 
-def _knock() -> None:
-    """Raises TransferError when there is no way to the Hub: the libraries would try for minutes."""
+def _check_reachable() -> None:
+    """Raises TransferError when the Hub does not answer: the libraries would try for minutes."""
     from huggingface_hub import constants
 
     try:
@@ -113,8 +109,8 @@ def _hub_file(repo: str, revision: str, entry: Any) -> HubFile:
     return HubFile(repo, revision, entry.path, entry.size, checksum)
 
 
-def _names(hub: HubConfig) -> list[str]:
-    """hf:// addresses of the files of a split."""
+def _addresses(hub: HubConfig) -> list[str]:
+    """The hf:// addresses of the files of a split."""
     from datasets import load_dataset_builder
     from datasets.exceptions import DatasetNotFoundError
 
@@ -128,7 +124,7 @@ def _names(hub: HubConfig) -> list[str]:
     if hub.split not in files:
         raise ConfigError(f"params.yaml: download.hub.split={hub.split!r} must be one of "
                           f"{', '.join(map(str, files)) or 'none'}; choose one")
-    return [str(name) for name in files[hub.split]]
+    return [str(address) for address in files[hub.split]]
 
 
 def _open_remote(file: HubFile) -> BinaryIO:
@@ -136,26 +132,17 @@ def _open_remote(file: HubFile) -> BinaryIO:
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = hf_hub_url(file.repo, file.path, repo_type="dataset", revision=file.revision)
-    remote = RemoteFile(url, file.size, build_hf_headers(), ATTEMPTS, PAUSE)
-    return cast(BinaryIO, io.BufferedReader(remote, CHUNK))
+    return open_remote(url, file.size, build_hf_headers())
 
 
-def _folder(file: HubFile) -> Path:
-    return cache_dir() / "hub" / file.repo.replace("/", "--") / file.revision.replace("/", "--")
-
-
-def _place(file: HubFile) -> Path:
-    return _folder(file) / file.path
-
-
-def _local(file: HubFile) -> Path:
-    """The whole file, fetched and verified."""
+def _downloaded(file: HubFile) -> Path:
+    """The path of the whole file, downloaded and verified."""
     from huggingface_hub import hf_hub_download
 
-    for attempt in range(2):
-        path = Path(retried(lambda again=bool(attempt): hf_hub_download(  # type: ignore[misc]
+    for again in (False, True):
+        path = Path(retried(lambda again=again: hf_hub_download(  # type: ignore[misc]
             file.repo, file.path, repo_type="dataset", revision=file.revision,
-            local_dir=_folder(file), force_download=again), file.path))
+            local_dir=file.folder, force_download=again), file.path))
         if path.stat().st_size == file.size and checksum_of(path, file.checksum) == file.checksum:
             return path
         path.unlink()  # two versions joined, or bytes lost: from the beginning, once
@@ -168,38 +155,6 @@ def checksum_of(path: Path, like: str) -> str:
     """The checksum of a file in the form of ``like``: sha256, or git's of a blob."""
     if not like.startswith("blob "):
         return sha256_of(path)
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as source:
-        while chunk := source.read(CHUNK):
-            digest.update(chunk)
+    data = path.read_bytes()  # outside of LFS a file of the Hub has at most 10 MB
+    digest = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
     return f"blob {digest.hexdigest()}"
-
-
-def retried(call: Callable[[], T], what: str) -> T:
-    """The result of ``call``, tried again with back-off while the server or the line fails.
-
-    Raises TransferError at the end, or at once when the Hub refuses (no such thing, no access).
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return call()
-        except ConfigError:
-            raise
-        except Exception as error:  # the libraries raise what their HTTP clients raise
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            lasting = status is not None and status not in RETRIED
-            if lasting or not _transient(error):
-                raise TransferError(f"{what}: {reason}") from None
-            failure = reason
-        if attempt < ATTEMPTS:
-            time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))
-    raise TransferError(f"{what}: gave up after {ATTEMPTS} attempts: {failure}")
-
-
-def _transient(error: Exception) -> bool:
-    """Failures of the line: OSError (sockets, short files), or an HTTP client's own kind."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"TransportError", "HTTPError", "LocalEntryNotFoundError"}:
-        return True
-    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)

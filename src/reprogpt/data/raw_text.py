@@ -1,18 +1,19 @@
-"""Raw text on disk: what `download` writes and `tokenize` reads.
+"""Raw text on disk: what the stage download writes and the stage tokenize reads.
 
-A corpus is `meta.json` and parts of some 64 MB. A part is three files that any language opens:
+A corpus is a folder of `meta.json` and parts of some 64 MB. A part is up to three files:
 
 - `part_000000.txt`: the UTF-8 text of its documents, one after the other, nothing in between;
-- `part_000000.npy`: (documents, 2) int64: the byte where each ends; its split (0 none, 1, 2);
+- `part_000000.npy`: (documents, 2) int64: the byte where each ends; its split (0 none, 1 train,
+  2 val);
 - `part_000000.spans.npy`, only in a corpus with masked targets: (spans, 3) int64: the document's
   number in this part, and the characters [start, end) of it that count as targets.
 
-So a worker reads the bytes of its own documents and nothing else, and text crosses no pipe.
+So a worker reads the bytes of its own documents alone, and no text is sent between processes.
 """
 
 import hashlib
+import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,25 +30,23 @@ SPLITS = (None, "train", "val")
 
 @dataclass(frozen=True)
 class Document:
-    """A text, and what its corpus knows about it.
-
-    ``spans``: the characters [start, end) whose tokens count as targets; None means all.
-    ``text``: whole, or, where it is too long for that, its pieces in order.
-    ``split``: "train" or "val" when the corpus itself decides; None leaves it to tokenize.split.
-    """
+    """A text, and what its corpus knows about it."""
 
     text: str | Iterable[str]
+    """The whole text, or, where it may be long, consecutive chunks of it."""
     spans: tuple[tuple[int, int], ...] | None = None
+    """The characters [start, end) whose tokens count as targets; None means all."""
     split: str | None = None
+    """"train" or "val" if the corpus itself decides; None leaves it to tokenize.split."""
 
     def texts(self) -> Iterable[str]:
-        """The text in pieces, in order."""
+        """The text in chunks, in order."""
         return (self.text,) if isinstance(self.text, str) else self.text
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the raw text."""
+    """One part of the raw text, as meta.json lists it; ``sha256`` is that of its text."""
 
     name: str
     documents: int
@@ -67,10 +66,14 @@ class Part:
     def spans(self) -> str:
         return f"{self.name}.spans.npy"
 
+    @property
+    def files(self) -> list[str]:
+        return [self.text, self.index, *([self.spans] if self.masked else [])]
+
 
 @dataclass(frozen=True)
 class Meta:
-    """meta.json: which corpus this is, and its parts."""
+    """meta.json: the corpus's name and version, and its parts."""
 
     corpus: str
     revision: str
@@ -91,19 +94,19 @@ class Meta:
 
 
 def write_meta(folder: Path, meta: Meta) -> None:
-    """Writes meta.json: the last thing of a download, since it vouches for the parts."""
+    """Writes meta.json, last of all, since it says that the parts are complete."""
     sums = {"documents": meta.documents, "bytes": meta.bytes}
     write_json(folder / META, {"version": 1, **asdict(meta), **sums})
 
 
 def read_meta(folder: Path) -> Meta:
-    """Reads meta.json. Raises ValueError when it is missing, not ours, or a part's size differs."""
+    """Reads meta.json. Raises ValueError when it is missing, damaged, or a part's size differs."""
     path = Path(folder) / META
     try:
         values = json.loads(path.read_bytes())
-        if values.pop("version") != 1:
+        if values["version"] != 1:
             raise ValueError("another version")
-        parts = tuple(Part(**part) for part in values.pop("parts"))
+        parts = tuple(Part(**part) for part in values["parts"])
         meta = Meta(values["corpus"], values["revision"], parts, values["extra"])
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run the stage download") from None
@@ -117,49 +120,42 @@ def read_meta(folder: Path) -> Meta:
     return meta
 
 
-class PartWriter:
-    """Fills one part, document by document; nothing has its name before ``close``."""
+def write_part(folder: Path, name: str, documents: Iterator[Document],
+               limit: int | None = None) -> Part | None:
+    """Writes documents as one part, up to the one that makes it ``limit`` bytes or more.
 
-    def __init__(self, folder: Path, name: str):
-        self.folder, self.name = folder, name
-        self.bytes = 0
-        self._rows: list[tuple[int, int]] = []
-        self._spans: list[tuple[int, int, int]] = []
-        self._masked = False
-        self._hash = hashlib.sha256()
-        self._scope = replacing(folder / f"{name}.txt")
-        self._file = self._scope.__enter__().open("wb")
+    Returns None, and writes nothing, if there are no documents.
+    """
+    first = next(documents, None)
+    if first is None:
+        return None
+    masked = first.spans is not None
+    size, digest = 0, hashlib.sha256()
+    index: list[tuple[int, int]] = []
+    spans: list[tuple[int, int, int]] = []
+    with replacing(folder / f"{name}.txt") as temporary, temporary.open("wb") as file:
+        for number, document in enumerate(itertools.chain([first], documents)):
+            for text in document.texts():
+                data = utf8(text)
+                file.write(data)
+                digest.update(data)
+                size += len(data)
+            index.append((size, SPLITS.index(document.split)))
+            assert (document.spans is not None) == masked, "spans for all documents, or for none"
+            spans += [(number, start, end) for start, end in document.spans or ()]
+            if limit is not None and size >= limit:
+                break
+    part = Part(name, len(index), size, digest.hexdigest(), masked)
+    _save(folder / part.index, index)
+    if masked:
+        _save(folder / part.spans, spans)
+    return part
 
-    @property
-    def documents(self) -> int:
-        return len(self._rows)
 
-    def add(self, document: Document) -> None:
-        for text in document.texts():
-            data = utf8(text)
-            self._file.write(data)
-            self._hash.update(data)
-            self.bytes += len(data)
-        number = len(self._rows)
-        self._rows.append((self.bytes, SPLITS.index(document.split)))
-        if document.spans is not None:
-            self._masked = True
-            self._spans += [(number, start, end) for start, end in document.spans]
-        assert (document.spans is not None) == self._masked, "spans for all documents, or none"
-
-    def close(self) -> Part:
-        self._file.close()
-        self._scope.__exit__(None, None, None)
-        part = Part(self.name, len(self._rows), self.bytes, self._hash.hexdigest(), self._masked)
-        _save(self.folder / part.index, np.array(self._rows, np.int64).reshape(-1, 2))
-        if self._masked:
-            _save(self.folder / part.spans, np.array(self._spans, np.int64).reshape(-1, 3))
-        return part
-
-    def abort(self) -> None:
-        """Leaves nothing behind."""
-        self._file.close()
-        Path(self._file.name).unlink(missing_ok=True)
+def _save(path: Path, rows: list) -> None:
+    columns = len(rows[0]) if rows else 3  # no spans: nothing in this part counts as a target
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array(rows, np.int64).reshape(-1, columns))
 
 
 def read_index(folder: Path, part: Part) -> np.ndarray:
@@ -185,29 +181,15 @@ def read_part(folder: Path, part: Part) -> Iterator[Document]:
             text = file.read(end - start).decode("utf-8")
             start = end
             own = None
-            if spans is not None:
-                rows = spans[np.searchsorted(spans[:, 0], number):]
-                rows = rows[:np.searchsorted(rows[:, 0], number, "right"), 1:]
-                own = tuple((a, b) for a, b in rows.tolist())
+            if spans is not None:  # sorted by document
+                a, b = np.searchsorted(spans[:, 0], [number, number + 1])
+                own = tuple((first, last) for first, last in spans[a:b, 1:].tolist())
             yield Document(text, own, SPLITS[split])
 
 
-def read_documents(folder: Path, meta: Meta) -> Iterator[Document]:
-    """Every document of a corpus, in order."""
-    for part in meta.parts:
-        yield from read_part(folder, part)
-
-
 def utf8(text: str) -> bytes:
-    """The text as UTF-8, its surrogates repaired as tiktoken does."""
+    """UTF-8 of a text. As in tiktoken, surrogate pairs are joined and lone ones become U+FFFD."""
     try:
         return text.encode("utf-8")
-    except UnicodeEncodeError:  # surrogates: pairs are joined, lone ones become U+FFFD
+    except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
-        file.flush()
-        os.fsync(file.fileno())

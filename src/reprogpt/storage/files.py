@@ -1,64 +1,62 @@
-"""Files written whole or not at all, and hashed without being held in memory.
+"""Atomic writes, checksums and links.
 
-Outs of a stage may be hard links into DVC's cache, so nothing here ever writes into an existing
-file: a temporary one in the same folder is filled, synced, and moved over the name.
+A stage's outs may be hard links into DVC's cache, so an existing file is never written into: a
+temporary file in the same folder is filled, synced to disk, and renamed over it.
 """
 
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 20  # bytes read at a time: large enough for full disk speed, small in memory
+CHUNK = 1 << 20
+"""Bytes read at a time: enough for full disk speed, little memory."""
 
 
 @contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without error.
+    """An empty temporary file beside ``path``, renamed to ``path`` if the block raises nothing.
 
-    ``sync=False`` is for what carries a checksum and can be made again: a cache of many files.
+    ``sync=False`` leaves out the fsync: for cached files that carry a checksum and can be remade.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
         if sync:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600; the next user reads too
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
-    """Atomically makes ``path`` hold ``content``."""
+    """Atomically replaces ``path`` by a file with this content."""
     with replacing(path, sync) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomically makes ``path`` hold ``value`` as indented JSON."""
+    """Atomically replaces ``path`` by ``value`` as indented JSON."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     write_bytes(path, text.encode("utf-8") + b"\n")
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, as 64 hex digits."""
+    """The sha256 of a file, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """``target`` becomes a hard link to ``source``, or a copy where links cannot be made."""
-    import shutil
-
+    """Makes ``target`` a hard link to ``source``, or a copy where links are not possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -69,24 +67,16 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def make_empty(folder: Path) -> None:
-    """``folder`` is there and holds nothing."""
-    import shutil
-
+    """Creates ``folder``, or deletes everything in it."""
     if folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """The names in ``folder`` outlive a power cut from here on."""
+    """Syncs the directory entry to disk, so that renames in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

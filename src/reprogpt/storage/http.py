@@ -1,93 +1,146 @@
-"""One file over http(s): resumed where it broke, retried with back-off, shown with a bar."""
+"""HTTP transfers: a retry helper, and files downloaded with resume and a progress bar."""
 
 import http.client
 import random
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from reprogpt.errors import ConfigError
 from reprogpt.storage.files import CHUNK
 
-CONNECT_SECONDS = 5.0  # a home that does not answer by then is down; a mirror is at hand
-STALL_SECONDS = 30.0  # no byte for so long is a broken transfer, to be resumed
+T = TypeVar("T")
+CONNECT_SECONDS = 5.0
+"""Timeout of a connection: a server that takes longer is down, and a mirror may answer."""
+STALL_SECONDS = 30.0
+"""Timeout between two reads: after it the transfer is broken off and resumed."""
 ATTEMPTS = 5
+PAUSE = 1.0
+"""Seconds before the second attempt, doubled before each further one."""
 RETRIED = {408, 425, 429, 500, 502, 503, 504}
+"""HTTP status codes of failures that pass."""
 
 
 class TransferError(OSError):
-    """The bytes did not come."""
+    """A transfer failed for good."""
 
 
-def download_url(url: str, target: Path, attempts: int = ATTEMPTS, pause: float = 1.0) -> None:
-    """Fills ``target`` from ``url``, continuing what is already in it.
+def retried(call: Callable[[], T], what: str = "") -> T:
+    """The result of ``call()``, called again with exponential back-off while its failures may pass.
 
-    The entity tag is kept beside a partial file: when the file changed at the server, the transfer
-    starts over instead of joining two versions. A server that cannot be reached at all is not
-    retried. Raises TransferError.
+    Such failures are the status codes in RETRIED, network errors and short answers. Raises
+    TransferError for any other failure, and after ATTEMPTS attempts. ``what`` names the transfer.
     """
-    for attempt in range(1, attempts + 1):
+    prefix = f"{what}: " if what else ""
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            _transfer(url, target)
-            _tag_file(target).unlink(missing_ok=True)
-            return
-        except urllib.error.HTTPError as error:
-            if error.code == 416:  # the partial file is as long as the whole: start over
-                target.unlink(missing_ok=True)
-            elif error.code not in RETRIED:
-                raise TransferError(f"HTTP {error.code} {error.reason}") from None
-            failure, wait = f"HTTP {error.code} {error.reason}", retry_after(error)
-        except urllib.error.URLError as error:
-            raise TransferError(f"cannot be reached ({error.reason})") from None
-        except (OSError, http.client.HTTPException) as error:
-            failure, wait = f"{type(error).__name__}: {error}", 0.0
-        if attempt < attempts:
-            # Jitter keeps many processes from knocking again at the same moment.
-            time.sleep(max(wait, pause * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)))
-    raise TransferError(f"gave up after {attempts} attempts: {failure}")
+            return call()
+        except (TransferError, ConfigError):
+            raise
+        except Exception as error:  # huggingface_hub raises whatever its HTTP client raises
+            reason, wait = _reason(error), _seconds_to_wait(error)
+            if wait is None:
+                raise TransferError(prefix + reason) from None
+        if attempt < ATTEMPTS:
+            # Jitter, so that many processes do not ask again at the same moment.
+            time.sleep(max(wait, PAUSE * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)))
+    raise TransferError(f"{prefix}gave up after {ATTEMPTS} attempts: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _seconds_to_wait(error: Any) -> float | None:
+    """Seconds that the server asks to wait (at most 60); None when a retry is of no use."""
+    answer = getattr(error, "response", None)  # as httpx and requests have it
+    status = getattr(error, "code", None) if answer is None else answer.status_code
+    if isinstance(status, int):
+        value = (error if answer is None else answer).headers.get("Retry-After", "")
+        seconds = min(float(value), 60.0) if value.isdigit() else 0.0
+        return seconds if status in RETRIED else None
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"TransportError", "LocalEntryNotFoundError"}:  # httpx's; huggingface_hub's
+        return 0.0
+    passing = isinstance(error, OSError | http.client.HTTPException)
+    return 0.0 if passing and not isinstance(error, FileNotFoundError) else None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and sends the access token to the first host alone."""
+
+    def redirect_request(self, req, *arguments):  # type: ignore[no-untyped-def]
+        following = super().redirect_request(req, *arguments)
+        if following is not None and following.host != req.host:
+            following.remove_header("Authorization")
+        return following
+
+
+_OPENER = urllib.request.build_opener(_Redirects)
+
+
+def open_url(url: str, headers: Mapping[str, str], timeout: float) -> http.client.HTTPResponse:
+    """Sends a GET request. Raises what urllib raises."""
+    request = urllib.request.Request(url, headers={"User-Agent": "reprogpt", **headers})  # noqa: S310
+    answer: http.client.HTTPResponse = _OPENER.open(request, timeout=timeout)
+    return answer
+
+
+def download_url(url: str, target: Path) -> None:
+    """Downloads ``url`` to ``target``, and resumes a partial file that is there.
+
+    The entity tag is kept beside the partial file. When the file has changed on the server, the
+    download starts over. A server that cannot be reached is not retried. Raises TransferError.
+    """
+    retried(lambda: _transfer(url, target))
+    _tag_file(target).unlink(missing_ok=True)
 
 
 def _transfer(url: str, target: Path) -> None:
     have = target.stat().st_size if target.is_file() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "reprogpt"})  # noqa: S310
     tag = _tag_file(target).read_text() if have and _tag_file(target).is_file() else ""
-    if have and tag:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", tag)
-    with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:  # noqa: S310
-        _allow_stalls(answer)
-        resumed = answer.status == 206
-        start = have if resumed else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": tag} if tag else {}
+    try:
+        answer = open_url(url, headers, CONNECT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not tag:
+            raise
+        target.unlink()  # the partial file is as long as the whole one: start over
+        return _transfer(url, target)
+    except urllib.error.URLError as error:
+        raise TransferError(f"cannot be reached ({error.reason})") from None
+    with answer:
+        _set_timeout(answer, STALL_SECONDS)
+        start = have if answer.status == 206 else 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
         etag = answer.headers.get("ETag", "")
-        # If-Range wants a strong tag; with none, a broken transfer starts over.
+        # If-Range needs a strong tag. Without one, a broken transfer starts over.
         if etag and not etag.startswith("W/"):
             _tag_file(target).write_text(etag)
         bar = tqdm(desc=target.name, total=total, initial=start, unit="B", unit_scale=True,
                    delay=1)
-        with target.open("ab" if resumed else "wb") as out, bar:
+        with target.open("ab" if start else "wb") as out, bar:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)
                 bar.update(len(chunk))
     if total is not None and target.stat().st_size != total:
         raise http.client.IncompleteRead(b"", total - target.stat().st_size)
+    return None
 
 
-def _allow_stalls(answer: http.client.HTTPResponse) -> None:
-    """After the headers came, a pause may be longer than the time to connect."""
-    raw = getattr(answer.fp, "raw", None)
-    connection = getattr(raw, "_sock", None)
+def _set_timeout(answer: http.client.HTTPResponse, seconds: float) -> None:
+    """Changes the timeout of an open connection, which urllib has no public way to."""
+    connection = getattr(getattr(answer.fp, "raw", None), "_sock", None)
     if connection is not None:
-        connection.settimeout(STALL_SECONDS)
-
-
-def retry_after(error: urllib.error.HTTPError) -> float:
-    """Seconds that the server asks to wait, at most a minute."""
-    value = error.headers.get("Retry-After", "") if error.headers else ""
-    return min(float(value), 60.0) if value.isdigit() else 0.0
+        connection.settimeout(seconds)
 
 
 def _tag_file(target: Path) -> Path:

@@ -1,50 +1,38 @@
-"""A file on a web server, read in ranges: any part of it, without the whole.
+"""A file on a web server, read by HTTP range requests: any part of it, without the whole.
 
-Used for the first part of a data set. Every range is retried with back-off and must come from the
-same version of the file.
+Used to read the beginning of a data set. huggingface_hub's HfFileSystem does the same, but was
+found to return wrong bytes without an error when the file changes between two requests, when the
+server ignores the range, and when it answers with another range.
 """
 
-import http.client
 import io
-import random
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
+from typing import BinaryIO, cast
 
-from reprogpt.storage.http import ATTEMPTS, RETRIED, STALL_SECONDS, TransferError, retry_after
+from reprogpt.storage.http import STALL_SECONDS, TransferError, open_url, retried
 
-BLOCK = 1 << 20  # bytes asked for at least: parquet readers ask for many small ranges
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to a content server without handing it the token of the first one."""
-
-    def redirect_request(self, req, *arguments):  # type: ignore[no-untyped-def]
-        following = super().redirect_request(req, *arguments)
-        if following is not None and following.host != req.host:
-            following.remove_header("Authorization")
-        return following
+BLOCK = 1 << 20
+"""Bytes asked for at least: parquet readers ask for many small ranges."""
+LARGEST = 16 << 20
+"""Bytes asked for at most: what a broken connection makes us ask for again."""
 
 
-_OPENER = urllib.request.build_opener(_Redirects)
+def open_remote(url: str, size: int, headers: Mapping[str, str] | None = None) -> BinaryIO:
+    """The file at ``url``, seekable and buffered. ``size``: its bytes."""
+    return cast(BinaryIO, io.BufferedReader(RemoteFile(url, size, headers), BLOCK))
 
 
 class RemoteFile(io.RawIOBase):
-    """A seekable, read-only file behind a URL whose ``size`` is known.
+    """The unbuffered file. Every range is retried, and checked against ``size`` and the ETag.
 
-    Raises TransferError when the server fails for good, or gives another version midway.
+    Raises TransferError when the server fails for good or the file changes while it is read.
     """
 
-    def __init__(self, url: str, size: int, headers: Mapping[str, str] | None = None,
-                 attempts: int = ATTEMPTS, pause: float = 1.0, timeout: float = STALL_SECONDS):
+    def __init__(self, url: str, size: int, headers: Mapping[str, str] | None = None):
         super().__init__()
-        self.url, self.size = url, size
-        self._headers = {"User-Agent": "reprogpt", **(headers or {})}
-        self._attempts, self._pause, self._timeout = attempts, pause, timeout
+        self.url, self.size, self._headers = url, size, headers or {}
         self._position = 0
         self._etag: str | None = None
-        self._block, self._block_start = b"", 0
 
     def readable(self) -> bool:
         return True
@@ -60,67 +48,34 @@ class RemoteFile(io.RawIOBase):
         self._position = max(0, base + offset)
         return self._position
 
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self.size - self._position)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self._range(self._position, count) if count else b""
-        self._position += len(data)
-        return data
-
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
+        start = self._position
+        stop = min(self.size, start + min(len(buffer), LARGEST))
+        if stop <= start:
+            return 0
+        data = retried(lambda: self._range(start, stop), self.url)
         buffer[:len(data)] = data
+        self._position += len(data)
         return len(data)
 
-    def _range(self, start: int, count: int) -> bytes:
-        inside = start - self._block_start
-        if not 0 <= inside <= len(self._block) - count:
-            stop = min(self.size, start + max(count, BLOCK))
-            self._block, self._block_start = self._fetch(start, stop - start), start
-            inside = 0
-        return self._block[inside:inside + count]
+    def readall(self) -> bytes:  # RawIOBase's own reads 8 kB at a time
+        return b"".join(iter(lambda: self.read(LARGEST), b""))
 
-    def _fetch(self, start: int, count: int) -> bytes:
-        got = b""
-        failure, wait = "", 0.0
-        for attempt in range(self._attempts):
-            if attempt:
-                time.sleep(max(wait, self._pause * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)))
-            try:
-                got += self._ask(start + len(got), count - len(got))
-                if len(got) == count:
-                    return got
-                failure, wait = f"{count - len(got)} bytes are missing", 0.0
-            except urllib.error.HTTPError as error:
-                if error.code not in RETRIED:
-                    raise TransferError(f"{self.url}: HTTP {error.code} {error.reason}") from None
-                failure, wait = f"HTTP {error.code} {error.reason}", retry_after(error)
-            except http.client.IncompleteRead as error:
-                got += error.partial  # what came is kept
-                failure, wait = "the answer was cut short", 0.0
-            except TransferError:
-                raise
-            except (OSError, http.client.HTTPException) as error:
-                failure, wait = f"{type(error).__name__}: {error}", 0.0
-        raise TransferError(f"{self.url}: gave up after {self._attempts} attempts: {failure}")
-
-    def _ask(self, start: int, count: int) -> bytes:
-        request = urllib.request.Request(self.url, headers=self._headers)  # noqa: S310
-        request.add_header("Range", f"bytes={start}-{start + count - 1}")
-        with _OPENER.open(request, timeout=self._timeout) as answer:
+    def _range(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) by one request."""
+        headers = {**self._headers, "Range": f"bytes={start}-{stop - 1}"}
+        with open_url(self.url, headers, STALL_SECONDS) as answer:
             etag = answer.headers.get("ETag")
             self._etag = self._etag or etag
-            if etag != self._etag or _total(answer) not in (None, self.size):
+            total = answer.headers.get("Content-Length", "")
+            if answer.status == 206:
+                total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            if etag != self._etag or (total.isdigit() and int(total) != self.size):
                 raise TransferError(f"{self.url}: changed while it was read; pin download."
                                     "hub.revision to a commit and run the stage again")
-            if answer.status == 200 and start:  # a server without ranges
+            if answer.status == 200:  # a server without ranges
                 answer.read(start)
-            return bytes(answer.read(count))
-
-
-def _total(answer: http.client.HTTPResponse) -> int | None:
-    """The size of the whole file, by Content-Range, or by Content-Length when that is whole."""
-    text = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    if answer.status == 200:
-        text = answer.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
+            data = answer.read(stop - start)
+        if len(data) != stop - start:
+            raise OSError(f"{stop - start - len(data)} bytes are missing")
+        return data

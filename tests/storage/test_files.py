@@ -1,0 +1,70 @@
+"""Files that are written whole or not at all."""
+
+import hashlib
+import os
+import stat
+
+import pytest
+
+from reprogpt.storage.files import (
+    link_or_copy,
+    make_empty,
+    replacing,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
+
+
+def test_a_file_is_replaced_and_a_hard_link_of_it_is_not(tmp_path):
+    path, cached = tmp_path / "deep/file", tmp_path / "cached"
+    write_bytes(path, b"old")
+    os.link(path, cached)
+    write_bytes(path, b"new")
+    assert (path.read_bytes(), cached.read_bytes()) == (b"new", b"old")
+    assert sha256_of(path) == hashlib.sha256(b"new").hexdigest()
+    write_json(path, {"ü": 1})
+    assert path.read_bytes() == '{\n "ü": 1\n}\n'.encode()
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def fails():
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fails()
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_users_umask_decides_who_may_read(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_link_or_else_a_copy(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    link_or_copy(source, tmp_path / "a/link")
+    assert (tmp_path / "a/link").samefile(source)
+
+    def refuse(*paths):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    link_or_copy(source, tmp_path / "a/link")
+    assert not (tmp_path / "a/link").samefile(source)
+    assert (tmp_path / "a/link").read_bytes() == b"x"
+    make_empty(tmp_path / "a")
+    assert list((tmp_path / "a").iterdir()) == []
