@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from reprogpt.config import RuntimeConfig, TokenizeConfig
 from reprogpt.data.collect import Source, collect
-from reprogpt.data.raw_text import Document, Meta, read_documents, read_meta, write_meta
+from reprogpt.data.raw_text import Document, Meta, read_meta, write_meta
 from reprogpt.encoding.chunks import cut
 from reprogpt.encoding.encoder import encoder
 from reprogpt.encoding.split_points import safe_cut
@@ -25,7 +25,7 @@ from reprogpt.errors import ConfigError
 from reprogpt.runtime.workers import Processes
 from reprogpt.tokens.shards import TokenStream, read_manifest
 from reprogpt.tokens.tokenizers import gpt2_tokenizer, load_tokenizer
-from tests.conftest import ROOT
+from tests.conftest import ROOT, read_documents
 
 EOT = 50256
 ODD = [

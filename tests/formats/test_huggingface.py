@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from reprogpt.config import ModelConfig
+from reprogpt.evaluation.validation import validation_loss
 from reprogpt.formats import huggingface as hf
+from reprogpt.generation.generate import generate
 from reprogpt.model.gpt import GPT
+from reprogpt.model.lecture1.models import RUNGS
 from reprogpt.model.loss import nll
 from reprogpt.model.registry import build_model
 from reprogpt.tokens.tokenizers import CharTokenizer
+from tests.small_models import model_config, random_ids, random_model
 
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
@@ -218,6 +222,41 @@ def test_a_damaged_config_is_told_in_a_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_tensors_of_another_shape_than_the_config_says_are_refused(tmp_path):
+    cfg = config()
+    hf.save_model(tmp_path / "m", model_of(cfg), cfg, None)
+    good = json.loads((tmp_path / "m/config.json").read_text())
+    for changes, message in [
+            ({"vocab_size": 64}, r"wte.weight is \(70, 16\), but would be \(64, 16\)"),
+            ({"n_positions": 8}, r"wpe.weight is \(12, 16\), but would be \(8, 16\)"),
+            ({"n_layer": 3}, r"h.2.attn.c_attn.bias is absent, but would be \(48,\)"),
+            ({"n_layer": 1}, r"h.1.attn.c_attn.bias is \(48,\), but would be absent")]:
+        (tmp_path / "m/config.json").write_text(json.dumps(good | changes))
+        with pytest.raises(ValueError, match=f"{tmp_path}/m: {message} .*again") as caught:
+            hf.load_model(tmp_path / "m")
+        assert "\n" not in str(caught.value)
+
+
+def test_shards_of_one_model_are_read_together(tmp_path):
+    cfg = config()
+    model = padded_zero(model_of(cfg))
+    hf.save_model(tmp_path / "m", model, cfg, None)
+    tensors = load_file(tmp_path / "m/model.safetensors")
+    (tmp_path / "m/model.safetensors").unlink()
+    names = sorted(tensors)
+    halves = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
+    for file, keys in halves.items():
+        save_file({key: tensors[key] for key in keys}, tmp_path / "m" / file)
+    weight_map = {key: file for file, keys in halves.items() for key in keys}
+    index = tmp_path / "m/model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    loaded, _ = hf.load_model(tmp_path / "m")
+    assert all(map(torch.equal, loaded.parameters(), model.parameters()))
+    (tmp_path / "m/b.safetensors").unlink()
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        hf.load_model(tmp_path / "m")
+
+
 def test_an_untied_head_is_refused(tmp_path):
     cfg = config()
     hf.save_model(tmp_path / "m", model_of(cfg), cfg, None)
@@ -226,3 +265,59 @@ def test_an_untied_head_is_refused(tmp_path):
     save_file(tensors, tmp_path / "m/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lm_head\.weight differs"):
         hf.load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("architecture", sorted(RUNGS))
+def test_a_rung_is_written_under_its_own_type_and_loads_back_exactly(tmp_path, architecture):
+    model = random_model(65, architecture=architecture, scale=0.3)
+    hf.save_model(tmp_path / "m", model, model.cfg, None)
+    assert json.loads((tmp_path / "m/config.json").read_text())["model_type"] == "reprogpt"
+    loaded, cfg = hf.load_model(tmp_path / "m")
+    assert cfg == model.cfg
+    idx = random_ids(65, 12)
+    assert torch.equal(loaded.logits(loaded(idx)), model.logits(model(idx)))
+    with pytest.raises(ValueError, match="reprogpt"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+
+
+@pytest.mark.parametrize("architecture", sorted(RUNGS))
+def test_a_rung_is_sampled_and_scored_like_any_model(architecture):
+    import numpy as np
+
+    from reprogpt.evaluation.hellaswag import Prompt, score
+    from reprogpt.runtime.distributed import Process
+
+    model = random_model(65, architecture=architecture, scale=0.3)
+    prompts = [[1, 2, 3], [4]]
+    assert (generate(model, prompts, 20, seeds=[1, 2])
+            == [generate(model, [p], 20, seeds=[s], use_cache=False)[0]
+                for p, s in zip(prompts, [1, 2])])
+
+    alone = Process(0, 1, torch.device("cpu"))
+    prompt = Prompt([1, 2, 3], [[4, 5], [4, 6], [7], [8, 9, 10]], [1] * 4)
+    sums, _ = score(model, [prompt], alone)
+    for ending, found in zip(prompt.endings, sums[0]):
+        row = torch.tensor([prompt.context + ending])
+        logp = model.logits(model(row)).log_softmax(-1)[0]
+        expected = -sum(logp[2 + i, t].item() for i, t in enumerate(ending))
+        assert found == pytest.approx(expected, rel=1e-4)
+
+    class Zeros:
+        n_tokens = 30
+
+        def read(self, start, count):
+            return np.zeros(count, np.uint16)
+
+        def read_mask(self, start, count):
+            return None
+
+    idx = torch.zeros(1, 12, dtype=torch.int64)
+    expected = -model.logits(model(idx)).log_softmax(-1)[0, :, 0].mean().item()
+    found = validation_loss(model, Zeros(), np.ones(65), alone, val_tokens=None, block_size=12)
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_without_biases_is_still_a_gpt2(tmp_path):
+    model = random_model(65, bias=False)
+    hf.save_model(tmp_path / "m", model, model_config(bias=False), None)
+    assert json.loads((tmp_path / "m/config.json").read_text())["model_type"] == "gpt2"

@@ -1,8 +1,7 @@
-"""GPT-2's layout in files, as Hugging Face and OpenAI write it, and ours beside it.
+"""GPT-2's config.json and tensor names, as Hugging Face and OpenAI write them, and ours.
 
-Tensors only: no network is built here, so that a checkpoint can be translated without one. GPT-2
-keeps its layers' matrices as (in, out), a module it calls Conv1D; ours are (out, in), torch's
-Linear: they are transposed on the way, and nothing else is changed.
+Works on dictionaries of tensors; no model is built. GPT-2 stores the matrices of its layers as
+(in, out), in a module called Conv1D; ours are (out, in), as in torch's Linear, and are transposed.
 """
 
 from collections.abc import Mapping
@@ -12,37 +11,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reprogpt.config import ModelConfig
+
 OWN_TYPE = "reprogpt"
-"""Our key in config.json, and the `model_type` of what transformers has no class for."""
-
+"""Our key in config.json, and the `model_type` of models that transformers has no class for."""
+GPT2_VOCAB = 50257
 _CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+# The params that a GPT-2 may set. Any other one makes it a model of our own type.
+_GPT2_FIELDS = frozenset({"architecture", "n_layer", "n_head", "n_embd", "block_size", "dropout",
+                          "bias", "init_from"})
 
 
-def shape_config(*, n_layer: int, n_head: int, n_embd: int, block_size: int, dropout: float,
-                 vocab_size: int, eot: int | None) -> dict[str, Any]:
-    """What config.json says of any model: its shape, under the names GPT-2 has for it."""
-    return {
-        "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "n_positions": block_size,
-        "n_ctx": block_size, "vocab_size": vocab_size, "attn_pdrop": dropout,
-        "embd_pdrop": dropout, "resid_pdrop": dropout, "bos_token_id": eot, "eos_token_id": eot,
-        "dtype": "float32", "use_cache": True,
+def is_gpt2(cfg: ModelConfig) -> bool:
+    """Whether transformers' GPT2LMHeadModel computes the same as a model of this config."""
+    return cfg.architecture == "gpt" and set(cfg.canonical()) <= _GPT2_FIELDS
+
+
+def to_config(cfg: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    """config.json of a model: the shape by GPT-2's names for any, the rest by its type."""
+    eot = GPT2_VOCAB - 1 if vocab_size == GPT2_VOCAB else None
+    shape = {
+        "n_layer": cfg.n_layer, "n_head": cfg.n_head, "n_embd": cfg.n_embd,
+        "n_positions": cfg.block_size, "n_ctx": cfg.block_size, "vocab_size": vocab_size,
+        "attn_pdrop": cfg.dropout, "embd_pdrop": cfg.dropout, "resid_pdrop": cfg.dropout,
+        "bos_token_id": eot, "eos_token_id": eot, "dtype": "float32", "use_cache": True,
     }
-
-
-def gpt2_config(shape: Mapping[str, Any], bias: bool) -> dict[str, Any]:
-    """config.json of a GPT-2 of that shape."""
+    if not is_gpt2(cfg):
+        ours = cfg.model_copy(update={"init_from": None})
+        return {"model_type": OWN_TYPE, **shape, OWN_TYPE: ours.model_dump(exclude_defaults=True)}
     return {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **shape,
         "activation_function": "gelu_new",  # transformers' name of the tanh approximation
         "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "n_inner": None,
         "scale_attn_weights": True, "tie_word_embeddings": True,
         # GPT-2 always has biases: a model without exports zeros, and says so here.
-        OWN_TYPE: {"bias": bias},
+        OWN_TYPE: {"bias": cfg.bias},
     }
 
 
-def check_gpt2(config: Mapping[str, Any], path: Path) -> None:
-    """Raises ValueError, one line, for a config.json of something that we would not compute."""
+def from_config(config: Mapping[str, Any], path: Path) -> ModelConfig:
+    """Section model of a GPT-2's config.json.
+
+    Raises ValueError, one line, for a config of a model that we would not compute as it is.
+    """
     wanted = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
               "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
               "tie_word_embeddings": True}
@@ -60,10 +71,15 @@ def check_gpt2(config: Mapping[str, Any], path: Path) -> None:
     if config.get("n_inner") not in (None, width):
         raise ValueError(f"{path}/config.json: n_inner={config['n_inner']} must be null or "
                          f"4 * n_embd = {width}; choose another init_from")
+    return ModelConfig(
+        architecture="gpt", n_layer=config["n_layer"], n_head=config["n_head"],
+        n_embd=config["n_embd"], block_size=shape["n_positions"],
+        dropout=float(config.get("resid_pdrop", 0.1)),  # 0.1: transformers' default
+        bias=config.get(OWN_TYPE, {}).get("bias", True), init_from=None)
 
 
 def to_gpt2(tensors: Mapping[str, Tensor], bias: bool) -> dict[str, Tensor]:
-    """Our names and orientation -> GPT-2's, zeros for the biases that a model has not."""
+    """Tensors by our names -> by GPT-2's, with zeros as the biases of a model without biases."""
     gpt2 = {}
     for name, tensor in tensors.items():
         transposed = name.endswith(_CONV1D)
@@ -76,15 +92,15 @@ def to_gpt2(tensors: Mapping[str, Tensor], bias: bool) -> dict[str, Tensor]:
 
 def from_gpt2(tensors: Mapping[str, Tensor], bias: bool, path: Path,
               conv1d: bool = True) -> dict[str, Tensor]:
-    """GPT-2's names -> ours. ``conv1d``: matrices are (in, out), and are transposed.
+    """Tensors by GPT-2's names -> by ours. ``conv1d``: matrices are (in, out).
 
-    Raises ValueError for a head of its own, and for biases where there should be none.
+    Raises ValueError for an untied head, and for biases other than 0 in a model without biases.
     """
     ours = {}
     for key, tensor in tensors.items():
         name = key.removeprefix("transformer.")  # OpenAI's file has no prefix, others do
         if name.endswith((".attn.bias", ".attn.masked_bias")) or name == "lm_head.weight":
-            continue  # the causal triangle, stored by old versions; the tied head, a second time
+            continue  # old versions store the causal mask; the tied head is stored twice
         if not bias and name.endswith(".bias"):
             if tensor.any():
                 raise ValueError(f"{path}: its config says bias false, but {name} is not zero; "

@@ -1,15 +1,19 @@
-"""What comes from the Hugging Face Hub: model directories without pickles."""
+"""The model to start from, copied from a local directory or the Hugging Face Hub, without pickles.
+
+In: model.init_from. Out: data/init/ with config.json, safetensors and tokenizer files, and a note
+of what init_from said.
+"""
 
 import os
 import shutil
 from pathlib import Path
 
 from reprogpt.errors import ConfigError
-from reprogpt.storage.files import replacing, write_bytes
+from reprogpt.storage.files import make_empty, replacing, write_bytes
 from reprogpt.storage.paths import local_path
 
 SOURCE = "init_from.txt"
-"""What model.init_from said when data/init was filled: the stage train compares."""
+"""What model.init_from said when data/init was filled; the stage train compares it."""
 # Never *.bin or *.pt: those are pickles, which run code when opened.
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors",
                "model.safetensors.index.json", "vocab.json", "merges.txt", "tokenizer.json",
@@ -19,35 +23,32 @@ MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors",
 def fetch_model(init_from: str | None, out_dir: Path) -> None:
     """Fills ``out_dir`` with the model to start from, if there is one, and with SOURCE.
 
-    ``init_from`` is a model directory on this machine, or a Hub id (`gpt2`, `owner/name`, with
-    `@revision` for one that may not move). Only config, safetensors and tokenizer files are
-    taken. Raises ConfigError, also for a path that is misspelt.
+    ``init_from`` is a model directory on this machine, or a Hub id (`gpt2`, `owner/name`,
+    `owner/name@revision`). Raises ConfigError, also for a misspelt path.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for old in out_dir.iterdir():
-        old.unlink()
-    if init_from is None:
-        write_bytes(out_dir / SOURCE, b"null\n")
-        return
-    source = local_model(init_from) or _from_hub(init_from)
-    files = [path for pattern in MODEL_FILES for path in sorted(source.glob(pattern))]
-    names = {path.name for path in files}
-    if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
-        raise ConfigError(f"params.yaml: model.init_from={init_from!r} must hold config.json and "
-                          f"*.safetensors (pickles are not opened); {source} does not")
-    for path in files:
-        with replacing(out_dir / path.name) as temporary:
-            shutil.copyfile(path, temporary)
-    write_bytes(out_dir / SOURCE, f"{init_from}\n".encode())
+    make_empty(out_dir)
+    if init_from is not None:
+        source = local_model(init_from) or _from_hub(init_from)
+        files = {file.name: file for pattern in MODEL_FILES for file in source.glob(pattern)}
+        if "config.json" not in files or not any(n.endswith(".safetensors") for n in files):
+            raise ConfigError(f"params.yaml: model.init_from={init_from!r} must hold config.json "
+                              f"and *.safetensors (pickles are not opened); {source} does not")
+        for name, file in files.items():
+            with replacing(out_dir / name) as temporary:
+                shutil.copyfile(file, temporary)
+    write_bytes(out_dir / SOURCE, f"{init_from or 'null'}\n".encode())
 
 
 def local_model(name: str) -> Path | None:
-    """The model directory of this name; None for one that can only be a Hub id."""
+    """The model directory of this name; None for a Hub id.
+
+    Raises ConfigError for what is neither. Asks no server.
+    """
     path = local_path(name)
-    if os.path.isdir(path):  # noqa: PTH112 (False, not an error, for what can be no path)
+    if os.path.isdir(path):  # noqa: PTH112 (False, not an error, for an impossible path)
         return path
     parts = name.split("/")
-    # owner/name, unless there is a folder `owner` here: then the rest of the path is wrong.
+    # owner/name is a Hub id, unless a folder `owner` is here: then it is a misspelt path.
     beside = len(parts) == 2 and local_path(parts[0]).is_dir()
     if len(parts) > 2 or name.startswith((".", "~", "/")) or beside or path.is_file():
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
@@ -63,7 +64,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision or None,
                                       allow_patterns=list(MODEL_FILES)))
-    except LocalEntryNotFoundError:  # what it says of a connection that fails
+    except LocalEntryNotFoundError:  # raised for a connection that fails
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
                           "model on the Hub, which cannot be reached, and there is no copy of it "
                           "here; check the network, or name a model directory") from None

@@ -1,13 +1,12 @@
-"""Checkpoints of nanoGPT and build-nanogpt, translated into a model directory.
+"""Checkpoints of nanoGPT and build-nanogpt (.pt), converted to model directories.
 
-Theirs are pickles, which can run any code when opened. torch's ``weights_only`` reader builds
-tensors, numbers, text and containers and refuses all else, so that is the only reader used here.
-build-nanogpt stores its settings as an object of its own class: for that one name a stand-in of
-ours, which only holds attributes, is allowed in its place. Optimizer state is not taken over.
+They are pickles, which can run any code when opened. torch's ``weights_only`` reader builds
+tensors, numbers, text and containers and refuses all else, so it is the only reader used here.
+build-nanogpt stores its settings as an object of a class of its own: for that one name an empty
+class of ours is allowed in its place. Optimizer state is not converted.
 """
 
 import pickle
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,70 +14,59 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from reprogpt.config import ModelConfig
 from reprogpt.config.messages import explain
-from reprogpt.formats.gpt2_names import from_gpt2, gpt2_config, shape_config, to_gpt2
+from reprogpt.formats.gpt2_names import GPT2_VOCAB, from_gpt2
+from reprogpt.formats.hub_model import MODEL_FILES
+from reprogpt.formats.huggingface import Weights, load_weights, save_model
 from reprogpt.model.registry import build_model
-from reprogpt.storage.files import replacing, write_json
 from reprogpt.tokens.tokenizers import load_tokenizer
 
-GPT2_VOCAB = 50257
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size")
 _NOT_THEIRS = "only checkpoints of nanoGPT and build-nanogpt can be converted"
 
 
 class _Settings:
-    """Stands in for build-nanogpt's GPTConfig: attributes, and no behaviour."""
+    """Takes the place of build-nanogpt's GPTConfig: attributes, and no behaviour."""
 
 
-# The script that saves it is run as __main__, or imported under its file's name.
+# The script that saves it is run as __main__, or imported by its file's name.
 _STAND_INS = [(_Settings, f"{module}.GPTConfig") for module in ("__main__", "train_gpt2", "model")]
 
 
 def convert(checkpoint: Path, out_dir: Path, tokenizer_dir: Path | None = None) -> None:
-    """Writes ``out_dir`` in the Hugging Face GPT-2 layout from a nanoGPT or build-nanogpt .pt.
+    """Writes a model directory from a nanoGPT or build-nanogpt checkpoint.
 
-    Raises ValueError, one line with the reason, when it cannot be read without running its code,
-    is no such checkpoint, or says of itself what its tensors are not; before anything is written.
+    Raises ValueError, one line with the reason, before anything is written: for a file that cannot
+    be read without running its code, is no such checkpoint, or has tensors of another shape than
+    its settings say.
     """
     checkpoint, out_dir = Path(checkpoint), Path(out_dir)
-    if out_dir.exists() and not out_dir.is_dir():
-        raise ValueError(f"{out_dir}: is a file, and the model needs a folder; name another")
-    tokenizer = _tokenizer_files(Path(tokenizer_dir)) if tokenizer_dir else []
+    for other in out_dir.iterdir() if out_dir.is_dir() else [out_dir]:
+        if other.exists() and not any(map(other.match, MODEL_FILES)):
+            raise ValueError(f"{out_dir}: must be a new folder or a model directory, which is then "
+                             f"replaced, but {other} is no file of a model; name another")
+    if tokenizer_dir:
+        if not Path(tokenizer_dir).is_dir():
+            raise ValueError(f"{tokenizer_dir}: is no folder; name one with a tokenizer, such as "
+                             "data/tokens/tokenizer")
+        load_tokenizer(Path(tokenizer_dir))  # raises if there is none
     state = _load(checkpoint)
     cfg, rows = _settings(state, checkpoint)
-    ours = from_gpt2(_tensors(state, checkpoint), cfg.bias, checkpoint,
-                     conv1d=False)  # theirs are nn.Linear, as ours
-    rows = rows or ours["wte.weight"].size(0)
-    _check_tensors(cfg, rows, ours, checkpoint)
-    # The tokenizer's vocabulary: both projects pad GPT-2's 50,257 to 50,304 and say 50,304.
-    vocab_size = GPT2_VOCAB if GPT2_VOCAB <= rows <= 50304 else rows
-    ours["wte.weight"] = ours["wte.weight"][:vocab_size]
-    shape = shape_config(**{key: getattr(cfg, key) for key in _SHAPE}, dropout=cfg.dropout,
-                         vocab_size=vocab_size,
-                         eot=GPT2_VOCAB - 1 if vocab_size == GPT2_VOCAB else None)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with replacing(out_dir / "model.safetensors") as temporary:
-        save_file({k: v.contiguous() for k, v in to_gpt2(ours, cfg.bias).items()}, temporary,
-                  metadata={"format": "pt"})
-    for file in tokenizer:
-        with replacing(out_dir / file.name) as temporary:
-            shutil.copyfile(file, temporary)
-    write_json(out_dir / "config.json", gpt2_config(shape, cfg.bias))
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    """What of a folder with a tokenizer goes with the model: of a whole model not its weights."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: is no folder; name one with a tokenizer, such as "
-                         "data/tokens/tokenizer")
-    load_tokenizer(folder)
-    model = {"config.json", "generation_config.json", "model.safetensors.index.json"}
-    return [file for file in sorted(folder.iterdir())
-            if file.is_file() and file.name not in model and file.suffix != ".safetensors"]
+    # Their matrices are nn.Linear's, as ours.
+    tensors = from_gpt2(_tensors(state, checkpoint), cfg.bias, checkpoint, conv1d=False)
+    table = tensors["wte.weight"]
+    if rows not in (None, len(table)):
+        raise ValueError(f"{checkpoint}: its vocab_size={rows!r} must be {len(table)}, the rows of "
+                         "wte.weight; correct the settings where it was made")
+    # The tokenizer's vocabulary: both projects pad GPT-2's 50,257 to 50,304, and say 50,304.
+    vocab_size = GPT2_VOCAB if GPT2_VOCAB <= len(table) <= 50304 else len(table)
+    tensors["wte.weight"] = table[:vocab_size]
+    model = build_model(cfg, vocab_size)
+    load_weights(model, Weights(cfg, vocab_size, tensors, str(checkpoint)))
+    save_model(out_dir, model, cfg, tokenizer_dir)
 
 
 def _load(checkpoint: Path) -> Mapping[str, Any]:
@@ -103,8 +91,8 @@ def _load(checkpoint: Path) -> Mapping[str, Any]:
     return state
 
 
-def _settings(state: Mapping[str, Any], checkpoint: Path) -> tuple[ModelConfig, int | None]:
-    """The shape that the file says it has, and rows of the embedding, if it says those.
+def _settings(state: Mapping[str, Any], checkpoint: Path) -> tuple[ModelConfig, Any]:
+    """The config that the checkpoint states, and its vocab_size, None if it states none.
 
     nanoGPT: the dict model_args. build-nanogpt: the attributes of config.
     """
@@ -113,49 +101,23 @@ def _settings(state: Mapping[str, Any], checkpoint: Path) -> tuple[ModelConfig, 
     if not isinstance(settings, Mapping) or not all(key in settings for key in _SHAPE):
         raise ValueError(f"{checkpoint}: has no model_args or config with {', '.join(_SHAPE)}; "
                          f"{_NOT_THEIRS}")
-    rows = settings.get("vocab_size")
-    if rows is not None and (type(rows) is not int or rows < 1):
-        raise ValueError(f"{checkpoint}: its vocab_size={rows!r} must be a whole number >= 1; "
-                         f"{_NOT_THEIRS}")
     try:
-        return ModelConfig.model_validate({
+        cfg = ModelConfig.model_validate({
             "architecture": "gpt", **{key: settings[key] for key in _SHAPE},
             "dropout": settings.get("dropout", 0.0), "bias": settings.get("bias", True),
-            "init_from": None}), rows
+            "init_from": None})
     except ValidationError as error:
         raise ValueError(explain(error, ModelConfig, f"{checkpoint}: its settings")) from None
+    return cfg, settings.get("vocab_size")
 
 
 def _tensors(state: Mapping[str, Any], checkpoint: Path) -> dict[str, Tensor]:
-    prefix = "_orig_mod."  # torch.compile's
     tensors = {}
     for name, tensor in state["model"].items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{checkpoint}: model holds {name!r}, which is no tensor; "
                              f"{_NOT_THEIRS}")
-        tensors[name.removeprefix(prefix)] = tensor.float()
+        tensors[name.removeprefix("_orig_mod.")] = tensor.float()  # torch.compile's prefix
     if "transformer.wte.weight" not in tensors:
         raise ValueError(f"{checkpoint}: has no transformer.wte.weight; {_NOT_THEIRS}")
     return tensors
-
-
-def _check_tensors(cfg: ModelConfig, rows: int, tensors: Mapping[str, Tensor], checkpoint: Path
-                   ) -> None:
-    """Raises ValueError unless the tensors are those of a model of shape ``cfg`` with ``rows`` rows
-    in its embedding. ``n_head`` is in no tensor: n_embd is a multiple of it, and no more is known.
-    """
-    layers = len({name.split(".")[1] for name in tensors if name.startswith("h.")})
-    wrong = f"n_layer={cfg.n_layer}, but it has {layers} layers" if layers != cfg.n_layer else ""
-    if not wrong:
-        with torch.device("meta"):  # names and shapes alone
-            wanted = {name: tuple(p.shape)
-                      for name, p in build_model(cfg, rows).named_parameters()}
-        wanted["wte.weight"] = (rows, cfg.n_embd)  # ours is padded
-        for name in sorted(wanted.keys() | tensors.keys()):
-            found = tuple(tensors[name].shape) if name in tensors else "absent"
-            if not wrong and found != wanted.get(name, "absent"):
-                wrong = f"{name} is {found}, but would be {wanted.get(name, 'absent')}"
-    if wrong:
-        said = ", ".join(f"{key}={getattr(cfg, key)}" for key in (*_SHAPE, "bias"))
-        raise ValueError(f"{checkpoint}: its settings ({said}, vocab_size={rows}) are not those of "
-                         f"its tensors: {wrong}; correct the settings where it was made")
