@@ -9,7 +9,8 @@ import zipfile
 
 import pytest
 
-from reprogpt.storage.fetch import Derived, FetchError, Member, Mirrored, Url, Wheel, fetch
+from reprogpt.storage.fetch import Derived, Member, Mirrored, Url, Wheel, fetch
+from reprogpt.storage.http import TransferError
 from reprogpt.tokens.tokenizers import ENCODER_JSON, VOCAB_BPE
 from tests.conftest import ROOT
 from tests.storage.conftest import DATA, url
@@ -38,7 +39,7 @@ def test_an_error_says_what_every_source_gave(server, tmp_path):
                      (Url(url(server, "other")),))
     file = Mirrored("x", SHA, (Url("http://127.0.0.1:9/none"), Url(url(server, "missing")),
                                Url(url(server, "other")), Derived(other, fails)))
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(TransferError) as caught:
         fetch(file)
     message = str(caught.value)
     assert "\n" not in message
@@ -79,7 +80,7 @@ def test_the_pinned_wheel_comes_from_the_package_index():
 
 def test_a_wheel_that_is_not_there_is_an_error():
     file = Mirrored("x.whl", SHA, (Wheel("reprogpt-has-no-such-wheel==9.9"),))
-    with pytest.raises(FetchError, match=r"reprogpt-has-no-such-wheel==9.9: pip found"):
+    with pytest.raises(TransferError, match=r"reprogpt-has-no-such-wheel==9.9: pip found"):
         fetch(file)
 
 

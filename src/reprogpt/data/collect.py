@@ -8,13 +8,23 @@ nothing again but the part that was unfinished.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from reprogpt.data.raw_text import PART_BYTES, Document, Part, read_part, utf8, write_part
-from reprogpt.storage.files import link_or_copy, sha256_of, write_json
+from reprogpt.data.raw_text import (
+    PART_BYTES,
+    Document,
+    Meta,
+    Part,
+    read_meta,
+    read_part,
+    utf8,
+    write_meta,
+    write_part,
+)
+from reprogpt.storage.files import link_or_copy, sha256_of
 from reprogpt.storage.paths import cache_dir
 
 
@@ -104,62 +114,48 @@ def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
     documents: Iterator[Document] | None = None
     while not last and not budget.spent:
         name = f"part_{number:06d}"
-        entry = _CacheEntry(source, row, part_bytes)
-        cached = entry.read()
-        if cached and (cached.part is None or budget.covers(cached.part)):
-            part, last, documents = cached.part, cached.last, None
+        place = _cache_place(source, row, part_bytes)
+        cached = _read_cached(place) if source.identity else None
+        part = cached.parts[0] if cached and cached.parts else None
+        if cached and part and not budget.covers(part):  # only its first documents
+            part, last = write_part(folder, name, budget.limit(read_part(place, part))), True
+        elif cached:
+            last, documents = cached.extra["last"], None
             if part:
                 budget.take(part.documents, part.bytes)
-                part = _link(entry.folder, part, folder, name)
-        elif cached and cached.part:  # more than the budget: its first documents
-            part, last = write_part(folder, name, budget.limit(
-                read_part(entry.folder, cached.part))), True
+                part = _link(place, part, folder, name)
         else:
             documents = documents or source.read(row)
             part = write_part(folder, name, budget.limit(documents), part_bytes)
             whole = part is not None and part.bytes >= part_bytes and not budget.shortened
             last = not whole
-            if whole or not budget.spent:  # a part that the budget has ended is not kept
-                entry.write(folder, part, last)
+            # A part that the budget has ended is not kept.
+            if source.identity and (whole or not budget.spent):
+                parts = (_link(folder, part, place, "part"),) if part else ()
+                write_meta(place, Meta(source.name, source.identity, parts, {"last": last}))
         if part:
             yield part
             row += part.documents
             number += 1
 
 
-@dataclass(frozen=True)
-class _Cached:
-    part: Part | None
-    last: bool
-    """The source has no documents after it."""
+def _cache_place(source: Source, row: int, part_bytes: int) -> Path:
+    """The folder for the part that begins with document ``row``: a raw corpus of at most one part.
+
+    Its meta.json says whether it is the ``last`` of its source.
+    """
+    key = hashlib.sha256(json.dumps(["raw 1", source.identity, row, part_bytes]).encode())
+    return cache_dir() / "raw" / key.hexdigest()
 
 
-class _CacheEntry:
-    """The place in the cache for the part of a source that begins with document ``row``."""
-
-    def __init__(self, source: Source, row: int, part_bytes: int):
-        key = json.dumps(["raw 1", source.identity, row, part_bytes])
-        self.name = hashlib.sha256(key.encode()).hexdigest()
-        self.folder = cache_dir() / "raw" / self.name[:2]
-        self.record = self.folder / f"{self.name}.json"
-        self.enabled = bool(source.identity)
-
-    def read(self) -> _Cached | None:
-        """The entry, or None if it is missing or its text is damaged."""
-        if not self.enabled or not self.record.is_file():
-            return None
-        saved = json.loads(self.record.read_bytes())
-        part = Part(**saved["part"]) if saved["part"] else None
-        if part:
-            text = self.folder / part.text
-            if not text.is_file() or sha256_of(text) != part.sha256:
-                return None
-        return _Cached(part, saved["last"])
-
-    def write(self, folder: Path, part: Part | None, last: bool) -> None:
-        if self.enabled:
-            kept = _link(folder, part, self.folder, self.name) if part else None
-            write_json(self.record, {"part": asdict(kept) if kept else None, "last": last})
+def _read_cached(place: Path) -> Meta | None:
+    """The cached part, or None if there is none or it is damaged."""
+    try:
+        meta = read_meta(place)
+    except ValueError:
+        return None
+    whole = all(sha256_of(place / part.text) == part.sha256 for part in meta.parts)
+    return meta if whole and "last" in meta.extra else None
 
 
 def _link(source: Path, part: Part, target: Path, name: str) -> Part:

@@ -50,5 +50,5 @@ HELLASWAG = Mirrored(
 
 
 def fetch_hellaswag(folder: Path) -> Path:
-    """Writes hellaswag_val.jsonl (10,042 lines) to a folder. Raises FetchError."""
+    """Writes hellaswag_val.jsonl (10,042 lines) to a folder. Raises TransferError."""
     return fetch(HELLASWAG, folder / HELLASWAG.name)

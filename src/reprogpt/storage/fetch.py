@@ -23,10 +23,6 @@ from reprogpt.storage.http import TransferError, download_url, retried
 from reprogpt.storage.paths import cache_dir
 
 
-class FetchError(TransferError):
-    """No source gave the file. The message says what each of them gave."""
-
-
 @dataclass(frozen=True)
 class Url:
     """An http(s) address."""
@@ -95,7 +91,7 @@ class Mirrored:
 def fetch(file: Mirrored, into: Path | None = None) -> Path:
     """The path of the verified file: in the cache, or a copy of it at ``into``.
 
-    Raises FetchError when no source gives bytes with the file's sha256.
+    Raises TransferError, saying what each source gave, when none gives bytes with the sha256.
     """
     cached = cache_dir() / "files" / file.sha256 / file.name
     if not _is_whole(cached, file.sha256):
@@ -145,7 +141,7 @@ def _fill(file: Mirrored, cached: Path) -> None:
             return
         partial.unlink()
         failures.append(f"{source}: other bytes (sha256 {got[:12]}...)")
-    raise FetchError(
+    raise TransferError(
         f"{file.name} (sha256 {file.sha256[:12]}...) could not be fetched; check the network, or "
         f"put the file at {cached}. " + "; ".join(failures)
     )
