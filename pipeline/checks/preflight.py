@@ -57,7 +57,7 @@ def check_inputs(cfg: Config) -> None:
     from reprogpt.formats.hub_model import local_model
 
     if cfg.download.files:
-        find(cfg.download.files)
+        find(cfg.download.files, cfg.download.corpus)
     if cfg.model.init_from is not None:
         local_model(cfg.model.init_from)
 

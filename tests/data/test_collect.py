@@ -1,5 +1,7 @@
 """Parts: limits, growth, and what is kept between runs."""
 
+import json
+
 import pytest
 
 from reprogpt.data.collect import Budget, Source, collect
@@ -108,6 +110,45 @@ def test_a_damaged_cached_part_is_made_anew(tmp_path):
     victim.unlink()
     victim.write_bytes(b"X" + data[1:])
     assert take(tmp_path / "b", counted) == expected
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"7", b"", b"{", b"\xff", None])
+@pytest.mark.parametrize("name", ["meta.json", "part.npy", "part.spans.npy"])
+def test_a_cache_entry_that_does_not_parse_is_made_anew(tmp_path, name, content):
+    masked = [Document("1+1=2", ((4, 5),)), Document("2+2=4", ((4, 5),))]
+    source = Source("x", "x", lambda first: iter(masked[first:]))
+
+    def read(folder):
+        return [d for part in collect([source], folder) for d in read_part(folder, part)]
+
+    assert read(tmp_path / "a") == masked
+    (victim,) = (tmp_path / "cache/raw").rglob(name)
+    victim.unlink()
+    if content is not None:
+        victim.write_bytes(content)
+    assert read(tmp_path / "b") == masked
+    assert read(tmp_path / "c") == masked
+    assert victim.read_bytes() != content
+
+
+@pytest.mark.parametrize("changes", [
+    {"extra": {}}, {"extra": None}, {"extra": {"last": "no"}}, {"parts": [{}]}, {"parts": None},
+    {"part": {"bytes": "10"}}, {"part": {"documents": None}}, {"part": {"documents": 3}},
+    {"part": {"name": 7}}, {"part": {"masked": 0}}, {"part": {"sha256": "0"}},
+])
+def test_a_cache_entry_of_other_values_is_made_anew(tmp_path, changes):
+    counted = Counted(["some text", "more"])
+    assert take(tmp_path / "a", counted) == counted.documents
+    (record,) = (tmp_path / "cache/raw").rglob("meta.json")
+    saved = json.loads(record.read_bytes())
+    saved["parts"][0] |= changes.pop("part", {})
+    record.unlink()
+    record.write_text(json.dumps(saved | changes))
+    counted.asked.clear()
+    assert take(tmp_path / "b", counted) == counted.documents
+    assert counted.asked == [0, 1]
+    assert take(tmp_path / "c", counted) == counted.documents
+    assert counted.asked == [0, 1]
 
 
 def test_a_limit_reads_no_more_of_a_long_text_than_it_takes(tmp_path):

@@ -54,7 +54,7 @@ def test_files_without_text_or_leave_to_read(tmp_path, monkeypatch):
         download(config(files=[str(tmp_path / "some.txt")]), tmp_path / "raw")
 
 
-def test_files_by_globs_and_folders_in_order(tmp_path):
+def test_files_by_globs_and_folders_in_order(tmp_path, capsys):
     (tmp_path / "in/deep").mkdir(parents=True)
     (tmp_path / "in/b.txt").write_text("b")
     (tmp_path / "in/a.jsonl").write_bytes(b'{"text": "a1"}\n{"text": "a2"}\n')
@@ -62,6 +62,10 @@ def test_files_by_globs_and_folders_in_order(tmp_path):
     (tmp_path / "in/ignored.bin").write_bytes(b"\0")
     meta = download(config(files=[str(tmp_path / "in")]), tmp_path / "raw")
     assert texts(tmp_path / "raw") == ["a1", "a2", "b", "c"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("download.files: 1 of 4 files are left out")
+    assert "in/ignored.bin" in said
     download(config(files=[str(tmp_path / "in/**/*.md"), str(tmp_path / "in/b*")]),
              tmp_path / "raw")
     assert texts(tmp_path / "raw") == ["b", "c"]
@@ -77,6 +81,40 @@ def test_files_by_globs_and_folders_in_order(tmp_path):
         download(config(files=["data/raw/*"]), tmp_path / "raw")
     with pytest.raises(ConfigError, match=r"must be one of addition, .*shakespeare, .*choose"):
         download(config(corpus="shakespear"), tmp_path / "raw")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "notes", "a.text"])
+def test_a_named_file_of_a_kind_that_is_not_read_is_an_error(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my/good.txt").write_text("text")
+    (tmp_path / "my" / name).write_text("text")
+    for files in ([f"my/{name}", "my"], [f"./my/{name}"], [str(tmp_path / "my" / name)]):
+        with pytest.raises(ConfigError, match=rf"{name}' must be one of .*\.txt .*convert it, or"):
+            download(config(files=files), tmp_path / "raw")
+    download(config(files=["my"]), tmp_path / "raw")
+    assert texts(tmp_path / "raw") == ["text"]
+    (tmp_path / "val.txt").write_text("")
+    with pytest.raises(ConfigError, match=r"val\.txt' must be one of \.bin \.npy; convert it"):
+        download(config(corpus="shards", files=["val.txt"]), tmp_path / "raw")
+
+
+def test_a_name_with_brackets_is_a_name_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("notes [2023].txt", "notes 2.txt", "notes 3.txt"):
+        (tmp_path / name).write_text(name)
+    download(config(files=["notes [2023].txt"]), tmp_path / "raw")
+    assert texts(tmp_path / "raw") == ["notes [2023].txt"]
+    download(config(files=["notes [23].txt"]), tmp_path / "raw")
+    assert texts(tmp_path / "raw") == ["notes 2.txt", "notes 3.txt"]
+
+
+def test_a_byte_order_mark_makes_no_other_text(tmp_path):
+    for name, data in (("a", b"text"), ("b", b"\xef\xbb\xbftext")):
+        (tmp_path / f"{name}.txt").write_bytes(data)
+        download(config(files=[str(tmp_path / f"{name}.txt")]), tmp_path / name)
+    assert (tmp_path / "a/part_000000.txt").read_bytes() == b"text"
+    assert (tmp_path / "b/part_000000.txt").read_bytes() == b"text"
 
 
 def test_generated_corpora_with_masks_and_splits(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Data sets of the Hub, from a server on this machine that fails in every way it can."""
 
+import hashlib
 import io
 import json
 import os
@@ -126,6 +127,18 @@ def test_a_first_part_is_read_in_ranges_and_grows(hub, tmp_path):
     before = hub.sent[FIRST]
     assert download(hub, tmp_path, max_bytes=limit + 40_000)["texts"][:350] == TEXTS[:350]
     assert hub.sent[FIRST] == before  # its part was finished
+
+
+def test_what_came_in_ranges_is_never_taken_for_the_checked_whole(hub, tmp_path):
+    good = hub.files[FIRST]
+    hub.files[FIRST] = good.replace(b"Document 7:", b"Document 8:")
+    hub.checksums = {FIRST: hashlib.sha256(good).hexdigest()}  # what the Hub says of it
+    try:
+        wrong = download(hub, tmp_path, max_bytes=10**6)["texts"]
+        assert wrong[7].startswith("Document 8:")  # ranges cannot be checked
+    finally:
+        hub.files[FIRST], hub.checksums = good, {}
+    assert download(hub, tmp_path)["texts"] == TEXTS
 
 
 @pytest.mark.parametrize("partial", [False, True])

@@ -1,10 +1,12 @@
 """Every format of file, plain and compressed, whole and damaged."""
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,17 +52,27 @@ def spoilt_parquet() -> bytes:
     return bytes(data)
 
 
-FORMATS = {"a.jsonl": as_jsonl, "a.json": as_json, "a.csv": as_csv, "a.parquet": as_parquet}
+def as_tsv() -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter="\t")
+    writer.writerows([["n", "body"], *([1, t] for t in TEXTS)])
+    return codecs.BOM_UTF8 + out.getvalue().encode()
+
+
+FORMATS = {"a.jsonl": as_jsonl, "a.json": as_json, "a.csv": as_csv, "a.tsv": as_tsv,
+           "a.parquet": as_parquet}
+PACKED = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress,
+          ".zst": zstandard.compress}
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("packed", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("packed", PACKED)
 @pytest.mark.parametrize("first", [0, 1, 3, 5])
 def test_rows_of_every_format(name, packed, first):
     if name == "a.parquet" and packed:
         pytest.skip("parquet packs its own columns")
     data = FORMATS[name]()
-    data = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[packed](data)
+    data = PACKED[packed](data)
     got = read_file(name + packed, lambda: io.BytesIO(data), "body", first)
     assert [d.text for d in got] == TEXTS[first:]
 
@@ -76,6 +88,14 @@ def test_a_text_file_is_one_document_unchanged(name, monkeypatch):
         data = zstandard.compress(data)
     got = ["".join(d.texts()) for d in read_file(name, lambda: io.BytesIO(data), "")]
     assert got == [text]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv", "a.tsv"])
+def test_a_byte_order_mark_is_no_text(name):
+    data = {"a.txt": b"x", "a.jsonl": b'{"body": "x"}', "a.json": b'[{"body": "x"}]',
+            "a.csv": b"body\nx\n", "a.tsv": b"body\tn\nx\t1\n"}[name]
+    got = read_file(name, lambda: io.BytesIO(codecs.BOM_UTF8 + data), "body")
+    assert ["".join(d.texts()) for d in got] == ["x"]
 
 
 @pytest.mark.parametrize("start", [codecs.BOM_UTF8, b" " * 100 + b"\n"])
@@ -101,6 +121,11 @@ def test_an_array_may_have_something_before_it(start):
     ("a.txt", b"caf\xe9 au lait", r"a\.txt: is not UTF-8 \(invalid continuation byte\)"),
     ("a.jsonl.zst", zstandard.compress(as_jsonl())[:-9], r"a\.jsonl\.zst: is damaged or cut"),
     ("a.txt.zst", b"no zstandard", r"a\.txt\.zst: is damaged or cut short"),
+    ("a.txt.bz2", b"no bzip2", r"a\.txt\.bz2: is damaged or cut short"),
+    ("a.txt.bz2", bz2.compress(b"x" * 999)[:-12], r"a\.txt\.bz2: is damaged or cut short"),
+    ("a.txt.xz", b"no xz", r"a\.txt\.xz: is damaged or cut short"),
+    ("a.txt.xz", lzma.compress(b"x" * 999)[:-12], r"a\.txt\.xz: is damaged or cut short"),
+    ("a.txt.gz", b"no gzip", r"a\.txt\.gz: is damaged or cut short"),
     ("a.txt.gz", gzip.compress(b"x" * 999, mtime=0)[:-12], r"is damaged or cut short"),
     ("a.pdf", b"", r"a\.pdf: is none of \.txt"),
 ])

@@ -16,6 +16,7 @@ def test_initial_weights_are_a_marker_or_a_model_without_pickles(tmp_path):
     with pytest.raises(ConfigError, match=r"must hold config.json and \*.safetensors"):
         fetch_model(str(model), tmp_path / "init")
     (model / "model.safetensors").write_bytes(b"weights")
+    (model / "._model.safetensors").write_bytes(b"macOS's")
     fetch_model(str(model), tmp_path / "init")
     assert sorted(p.name for p in (tmp_path / "init").iterdir()) == [
         "config.json", SOURCE, "model.safetensors"]

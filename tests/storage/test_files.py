@@ -5,7 +5,12 @@ import os
 import stat
 
 import pytest
+import torch
 
+from reprogpt.config.sections import SampleConfig
+from reprogpt.evaluation.text_files import score_files
+from reprogpt.generation.samples import read_prompts
+from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import (
     link_or_copy,
     make_empty,
@@ -14,6 +19,8 @@ from reprogpt.storage.files import (
     write_bytes,
     write_json,
 )
+from reprogpt.tokens.tokenizers import CharTokenizer
+from tests.small_models import random_model
 
 
 def test_a_file_is_replaced_and_a_hard_link_of_it_is_not(tmp_path):
@@ -68,3 +75,14 @@ def test_a_link_or_else_a_copy(tmp_path, monkeypatch):
     assert (tmp_path / "a/link").read_bytes() == b"x"
     make_empty(tmp_path / "a")
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_byte_order_mark_is_no_text_of_prompts_and_suites(tmp_path):
+    cfg = SampleConfig(prompts=["first"], prompts_file=str(tmp_path / "b.txt"), num_samples=1,
+                       max_new_tokens=1, temperature=1.0, top_k=None, top_p=None)
+    (tmp_path / "a.txt").write_bytes(b"abba\nbaab")
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfabba\nbaab")
+    assert read_prompts(cfg) == ["first", "abba", "baab"]
+    alone = Process(0, 1, torch.device("cpu"))
+    scores = score_files(random_model(3), ["*.txt"], CharTokenizer("ab\n"), alone, tmp_path, 8)
+    assert scores["a.txt"]["loss"] == scores["b.txt"]["loss"]

@@ -46,6 +46,23 @@ def test_globs_are_relative_absolute_or_from_home(tmp_path: Path,
     assert matching("k", ["my/*.md"]) == {"my/c.md": Path("my/c.md")}
 
 
+def test_hidden_files_below_a_folder_are_no_texts(tmp_path: Path) -> None:
+    root = project(tmp_path, "my/a.txt", "my/._a.txt", "my/.ipynb_checkpoints/a.txt",
+                   "my/deep/.git/x", "my/deep/b.txt", ".own/c.txt")
+    for pattern in ("my", "my/", "my/**"):
+        assert list(matching("k", [pattern], root)) == ["my/a.txt", "my/deep/b.txt"]
+    assert list(matching("k", [".own", "my/._a.txt"], root)) == [".own/c.txt", "my/._a.txt"]
+    assert list(matching("k", [str(root / "my")], root)) == [
+        f"{root}/my/a.txt", f"{root}/my/deep/b.txt"]
+
+
+def test_a_path_that_exists_is_no_glob(tmp_path: Path) -> None:
+    root = project(tmp_path, "my/notes [2023].txt", "my/notes 2.txt", "my [1]/a.txt", "my 1/b.txt")
+    assert list(matching("k", ["my/notes [2023].txt"], root)) == ["my/notes [2023].txt"]
+    assert list(matching("k", ["my/notes [23].txt"], root)) == ["my/notes 2.txt"]
+    assert list(matching("k", ["my [1]"], root)) == ["my [1]/a.txt"]
+
+
 def test_a_temporary_copy_sees_what_git_left_behind(tmp_path: Path) -> None:
     main = project(tmp_path, "my/a.txt", "my/b.txt")
     copy = project(tmp_path / ".dvc/tmp/exps/tmp1", "my/b.txt")  # the one that git tracks

@@ -63,6 +63,19 @@ def test_a_file_that_changes_is_refused(server, monkeypatch):
         open_remote(url(server), len(DATA) + 1).read()
 
 
+def test_another_range_than_asked_for_is_refused(server):
+    file = remote(server)
+    file.seek(1000)
+    server.faults["file"] = ["shifted"]
+    assert file.read(50) == DATA[1000:1050]  # at the second attempt
+    file.seek(1 << 18)
+    file = remote(server)
+    file.seek(1000)
+    server.faults["file"] = ["shifted"] * 9
+    with pytest.raises(TransferError, match="gave up .*another range than it was asked for"):
+        file.read(50)
+
+
 def test_a_server_that_stays_broken_is_an_error(server):
     server.faults["file"] = ["500"] * 5
     with pytest.raises(TransferError, match=rf"{url(server)}: gave up after {http.ATTEMPTS}"):

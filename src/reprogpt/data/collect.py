@@ -18,8 +18,10 @@ from reprogpt.data.raw_text import (
     Document,
     Meta,
     Part,
+    read_index,
     read_meta,
     read_part,
+    read_spans,
     utf8,
     write_meta,
     write_part,
@@ -152,10 +154,14 @@ def _read_cached(place: Path) -> Meta | None:
     """The cached part, or None if there is none or it is damaged."""
     try:
         meta = read_meta(place)
-    except ValueError:
+        whole = meta.extra["last"] in (True, False)
+        for part in meta.parts:
+            index, _ = read_index(place, part), read_spans(place, part)
+            whole &= (len(index) == part.documents and index[-1, 0] == part.bytes
+                      and sha256_of(place / part.text) == part.sha256)
+    except (ValueError, LookupError, TypeError):
         return None
-    whole = all(sha256_of(place / part.text) == part.sha256 for part in meta.parts)
-    return meta if whole and "last" in meta.extra else None
+    return meta if whole else None
 
 
 def _link(source: Path, part: Part, target: Path, name: str) -> Part:

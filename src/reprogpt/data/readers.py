@@ -1,15 +1,18 @@
 """Readers: files of text to documents.
 
-Formats: .txt and .md are one document each; .jsonl, .ndjson, .json, .csv and .parquet hold one a
-row, in a named field. All but .parquet may be compressed (.gz, .zst). A reader is given a function
-that opens the file, so that local files and files of the Hub take the same way.
+Formats: .txt and .md are one document each; .jsonl, .ndjson, .json, .csv, .tsv and .parquet hold
+one a row, in a named field. All but .parquet may be compressed (.gz, .bz2, .xz, .zst). A reader is
+given a function that opens the file, so that local files and files of the Hub take the same way.
 """
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import json
+import lzma
+import os
 import re
 import sys
 import zlib
@@ -21,11 +24,13 @@ from typing import Any, BinaryIO, cast
 
 from reprogpt.data.raw_text import Document
 from reprogpt.errors import ConfigError
+from reprogpt.storage.files import TEXT_ENCODING
 from reprogpt.storage.paths import matching
+from reprogpt.tokens.shard_format import SUFFIXES as SHARDS
 
 Row = tuple[str, Any]
 """Where a row is, for messages, and the row: a mapping from field to value."""
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 OUTS = ("data/raw", "data/tokens", "data/init", "data/hellaswag")
 """What the stages before training write, which nobody means to train on."""
 _TEXT_CHUNK = 1 << 20
@@ -33,12 +38,24 @@ _ROWS = 64
 """Rows of a parquet file in memory at a time: documents may be long."""
 
 
-def find(patterns: list[str]) -> list[str]:
-    """The paths that download.files matches, sorted; a folder means all files below it.
+def find(patterns: list[str], corpus: str = "files") -> tuple[dict[str, Path], list[str]]:
+    """The files that download.files matches (name -> path), and the names of those of other kinds.
 
-    Raises ConfigError for a pattern that matches none.
+    ``corpus`` decides the kinds: `shards` of tokens, or text. Raises ConfigError for a pattern that
+    matches no file, and for a file of another kind that is named without a glob.
     """
-    return [str(path) for path in matching("download.files", patterns, outs=OUTS).values()]
+    kinds = SHARDS if corpus == "shards" else (*_KINDS, *COMPRESSED)
+    found = matching("download.files", patterns, outs=OUTS)
+    others = [name for name in found
+              if not (name.endswith(SHARDS) if corpus == "shards" else kind_of(name))]
+    for name in others:
+        if name in {str(Path(os.path.expanduser(p))) for p in patterns}:  # noqa: PTH111
+            raise ConfigError(f"params.yaml: download.files: {name!r} must be one of "
+                              f"{' '.join(kinds)}; convert it, or leave it out")
+    if len(others) == len(found):
+        raise ConfigError(f"params.yaml: download.files={patterns} matches no file that can be "
+                          f"read ({' '.join(kinds)}); correct the globs")
+    return {name: path for name, path in found.items() if name not in others}, others
 
 
 def kind_of(name: str) -> str | None:
@@ -58,8 +75,8 @@ def read_file(name: str, opener: Callable[[], BinaryIO], field: str,
     """
     kind = kind_of(name)
     if kind is None:
-        raise ConfigError(f"{name}: is none of {', '.join(_KINDS)} (plain, .gz or .zst); convert "
-                          "it, or leave it out of download.files")
+        raise ConfigError(f"{name}: is none of {', '.join(_KINDS)}; convert it, or leave it out of "
+                          "download.files")
     with opener() as file, _named_errors(name):
         if kind == "parquet":
             rows = _parquet(name, file, field, first)
@@ -82,7 +99,7 @@ def _named_errors(name: str) -> Iterator[None]:
                           "iconv") from None
     except csv.Error as error:
         raise ConfigError(f"{name}: is not CSV ({error}); correct it") from None
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         # pyarrow, too, raises OSError for damaged data. Errors of the disk have an errno, and
         # those of the network have a type of their own.
         if isinstance(error, OSError) and (
@@ -93,19 +110,23 @@ def _named_errors(name: str) -> Iterator[None]:
 
 
 def _decompressed(name: str, file: BinaryIO) -> BinaryIO:
-    suffix = Path(name.lower()).suffix
-    if suffix == ".gz":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-    if suffix == ".zst":
-        import pyarrow as pa
+    match Path(name.lower()).suffix:
+        case ".gz":
+            return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+        case ".bz2":
+            return cast(BinaryIO, bz2.BZ2File(file))
+        case ".xz":
+            return cast(BinaryIO, lzma.LZMAFile(file))
+        case ".zst":
+            import pyarrow as pa
 
-        return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(file, "zstd")))
+            return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(file, "zstd")))
     return file
 
 
 def _text(name: str, file: BinaryIO) -> Iterator[str]:
     """A text file in chunks, its line ends untouched, without a byte order mark."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    decoder = codecs.getincrementaldecoder(TEXT_ENCODING)()
     with _named_errors(name):  # the chunks are asked for outside of read_file
         while chunk := file.read(_TEXT_CHUNK):
             yield decoder.decode(chunk)
@@ -130,7 +151,8 @@ def _json(name: str, file: BinaryIO) -> Iterator[Row]:
 
 def _csv(name: str, file: BinaryIO) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a document is longer than the default of 128 kB
-    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    reader = csv.DictReader(io.TextIOWrapper(file, encoding=TEXT_ENCODING, newline=""),
+                            delimiter="\t" if kind_of(name) == "tsv" else ",")
     for number, row in enumerate(reader, 1):
         yield f"{name}, row {number}", row
 
@@ -182,7 +204,7 @@ def _field(where: str, row: Any, field: str) -> str:
 
 
 _KINDS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
-          ".parquet": "parquet", ".csv": "csv"}
+          ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}
 _ROW_READERS: dict[str, Callable[[str, BinaryIO], Iterator[Row]]] = {
-    "jsonl": _jsonl, "json": _json, "csv": _csv,
+    "jsonl": _jsonl, "json": _json, "csv": _csv, "tsv": _csv,
 }

@@ -12,6 +12,7 @@ from reprogpt.errors import ConfigError
 from reprogpt.evaluation.validation import validation_loss
 from reprogpt.model.gpt import GPT
 from reprogpt.runtime.distributed import Process
+from reprogpt.storage.files import TEXT_ENCODING
 from reprogpt.storage.paths import matching
 from reprogpt.tokens.tokenizers import Tokenizer
 
@@ -47,7 +48,7 @@ def score_files(model: GPT, globs: Sequence[str], tokenizer: Tokenizer, process:
     for name, path in matching("evaluate.suites.held_out", globs, root).items():
         try:
             raw = path.read_bytes()
-            ids = tokenizer.encode(raw.decode("utf-8"))
+            ids = tokenizer.encode(raw.decode(TEXT_ENCODING))
         except OSError as error:
             raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be a file that "
                               f"can be read ({error.strerror}); change its permissions") from None

@@ -29,7 +29,8 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     make_empty(out_dir)
     if init_from is not None:
         source = local_model(init_from) or _from_hub(init_from)
-        files = {file.name: file for pattern in MODEL_FILES for file in source.glob(pattern)}
+        files = {file.name: file for pattern in MODEL_FILES for file in source.glob(pattern)
+                 if not file.name.startswith(".")}  # ._model.safetensors, as macOS makes them
         if "config.json" not in files or not any(n.endswith(".safetensors") for n in files):
             raise ConfigError(f"params.yaml: model.init_from={init_from!r} must hold config.json "
                               f"and *.safetensors (pickles are not opened); {source} does not")

@@ -68,7 +68,8 @@ def save_model(dir: str | Path, model: nn.Module, model_cfg: ModelConfig,
         if tokenizer_dir is not None:
             load_tokenizer(Path(tokenizer_dir))  # raises if there is none
             for file in Path(tokenizer_dir).iterdir():  # it may be a whole model directory
-                if file.suffix in (".json", ".txt") and "safetensors" not in file.name:
+                if (file.suffix in (".json", ".txt") and "safetensors" not in file.name
+                        and not file.name.startswith(".")):
                     shutil.copyfile(file, building / file.name)
         vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
         config = to_config(model_cfg, vocab_size)

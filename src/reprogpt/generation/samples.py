@@ -8,6 +8,7 @@ from reprogpt.config import SampleConfig
 from reprogpt.errors import ConfigError
 from reprogpt.generation.generate import generate
 from reprogpt.model.gpt import GPT
+from reprogpt.storage.files import TEXT_ENCODING
 from reprogpt.storage.paths import local_path
 from reprogpt.tokens.tokenizers import Tokenizer
 
@@ -17,7 +18,7 @@ def read_prompts(cfg: SampleConfig) -> list[str]:
     prompts = list(cfg.prompts)
     if cfg.prompts_file is not None:
         try:
-            text = local_path(cfg.prompts_file).read_text(encoding="utf-8")
+            text = local_path(cfg.prompts_file).read_text(encoding=TEXT_ENCODING)
         except (OSError, ValueError) as error:  # not UTF-8, or no name of a file
             raise ConfigError(f"params.yaml: sample.prompts_file={cfg.prompts_file!r} must be a "
                               f"UTF-8 text file with a prompt on each line: {error}") from None

@@ -16,6 +16,8 @@ from typing import Any
 
 CHUNK = 1 << 20
 """Bytes read at a time: enough for full disk speed, little memory."""
+TEXT_ENCODING = "utf-8-sig"
+"""How text of the user is read: UTF-8, where a byte order mark at the start is no text."""
 
 
 @contextmanager

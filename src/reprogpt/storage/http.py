@@ -54,8 +54,11 @@ def retried(call: Callable[[], T], what: str = "") -> T:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code} {error.reason}"
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        reason = f"HTTP {error.code} {error.reason}"
+    else:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+    # The server's words may hold escape sequences for the terminal.
+    return "".join(c if c.isprintable() else "?" for c in reason)
 
 
 def _seconds_to_wait(error: Any) -> float | None:
@@ -64,7 +67,7 @@ def _seconds_to_wait(error: Any) -> float | None:
     status = getattr(error, "code", None) if answer is None else answer.status_code
     if isinstance(status, int):
         value = (error if answer is None else answer).headers.get("Retry-After", "")
-        seconds = min(float(value), 60.0) if value.isdigit() else 0.0
+        seconds = min(float(value), 60.0) if value.isdecimal() else 0.0
         return seconds if status in RETRIED else None
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"TransportError", "LocalEntryNotFoundError"}:  # httpx's; huggingface_hub's
@@ -74,11 +77,12 @@ def _seconds_to_wait(error: Any) -> float | None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and sends the access token to the first host alone."""
+    """Follows redirects, and sends the access token to no other host and never without TLS."""
 
     def redirect_request(self, req, *arguments):  # type: ignore[no-untyped-def]
         following = super().redirect_request(req, *arguments)
-        if following is not None and following.host != req.host:
+        if following is not None and (following.host != req.host
+                                      or (req.type == "https" and following.type != "https")):
             following.remove_header("Authorization")
         return following
 
@@ -119,6 +123,9 @@ def _transfer(url: str, target: Path) -> None:
     with answer:
         _set_timeout(answer, STALL_SECONDS)
         start = have if answer.status == 206 else 0
+        if start and not is_range(answer, start):
+            target.unlink()
+            raise OSError("the server sent another range than it was asked for")
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
         etag = answer.headers.get("ETag", "")
@@ -134,6 +141,11 @@ def _transfer(url: str, target: Path) -> None:
     if total is not None and target.stat().st_size != total:
         raise http.client.IncompleteRead(b"", total - target.stat().st_size)
     return None
+
+
+def is_range(answer: http.client.HTTPResponse, start: int) -> bool:
+    """Whether an answer of status 206 begins at the byte that was asked for."""
+    return answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
 
 
 def _set_timeout(answer: http.client.HTTPResponse, seconds: float) -> None:

@@ -44,8 +44,9 @@ def matching(key: str, patterns: Sequence[str], root: Path = Path(),
              outs: Iterable[str] = ()) -> dict[str, Path]:
     """The files that glob patterns match: name -> path, sorted by name.
 
-    A pattern is relative to ``root`` (as are the names then), from `~` or absolute; a folder means
-    all files below it. Raises ConfigError, naming ``key``, for a pattern that matches no file, or
+    A pattern is relative to ``root`` (as are the names then), from `~` or absolute. One that is a
+    path is taken literally. A folder means all files below it except hidden ones, such as those in
+    `.ipynb_checkpoints`. Raises ConfigError, naming ``key``, for a pattern that matches no file, or
     matches files in ``outs``, the folders that stages write.
     """
     roots = [root] if main_checkout(root) == root else [main_checkout(root), root]  # the last wins
@@ -73,8 +74,13 @@ def matching(key: str, patterns: Sequence[str], root: Path = Path(),
 
 
 def _files(pattern: str, root: Path) -> Iterator[tuple[str, Path]]:
-    for name in glob.glob(pattern, root_dir=root, recursive=True):  # noqa: PTH207 (absolute, too)
+    if pattern and os.path.exists(root / pattern):  # noqa: PTH110 (False for an impossible path)
+        names = [pattern]
+    else:
+        names = glob.glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 (absolute, too)
+    for name in names:
         path = root / name
         for file in path.rglob("*") if path.is_dir() else [path]:
-            if file.is_file():
-                yield str(Path(name) / file.relative_to(path)), file
+            below = file.relative_to(path)
+            if file.is_file() and not any(part.startswith(".") for part in below.parts):
+                yield str(Path(name) / below), file

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping
 from typing import BinaryIO, cast
 
-from reprogpt.storage.http import STALL_SECONDS, TransferError, open_url, retried
+from reprogpt.storage.http import STALL_SECONDS, TransferError, is_range, open_url, retried
 
 BLOCK = 1 << 20
 """Bytes asked for at least: parquet readers ask for many small ranges."""
@@ -69,6 +69,8 @@ class RemoteFile(io.RawIOBase):
             self._etag = self._etag or etag
             total = answer.headers.get("Content-Length", "")
             if answer.status == 206:
+                if not is_range(answer, start):
+                    raise OSError("the server sent another range than it was asked for")
                 total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if etag != self._etag or (total.isdigit() and int(total) != self.size):
                 raise TransferError(f"{self.url}: changed while it was read; pin download."
