@@ -1,8 +1,8 @@
-# make repro      a fresh machine with Python 3.11 to 3.13 -> the run that params.yaml describes
+# make repro      on a fresh machine with Python 3.11 to 3.13: the run that params.yaml describes
 # make test       the tests                make check     lint, types and tests
 # make preset NAME=gpt2-124m               make plots     dvc_plots/index.html
 # make bench      side-by-side speed       make setup     only the environment
-# Each target sets up all that it needs, once.
+# Each target first sets up what it needs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,11 +12,11 @@ SHELL := /bin/bash
 # dvc and torchrun start `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# Where it is set, as in many containers, every process compiles a thousand modules anew: torch
-# then takes twice as long to import, and dvc three times.
+# Where it is set, as in many containers, every process compiles all modules again: importing torch
+# takes twice as long, dvc three times.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Byte-compiling 100 packages takes a minute that most runs never get back: Python does it on use.
+# Byte-compiling all packages at installation takes a minute. Python compiles a module on first use.
 PIP := .venv/bin/python -m pip --disable-pip-version-check --retries 10 --timeout 60
 INSTALL := $(PIP) install --quiet --no-compile --constraint constraints.txt
 
@@ -39,14 +39,14 @@ setup: .venv/.dev
 	@$(INSTALL) --editable '.[dev]' || { sleep 5; $(INSTALL) --editable '.[dev]'; }
 	@touch $@
 
-# All sections of params.yaml are checked first: DVC deletes a stage's outs before starting it.
+# All sections of params.yaml are checked first, because DVC deletes a stage's outs before it runs.
 repro: .venv/.runtime
 	@python -m pipeline.check
 	dvc repro
 	@dvc metrics show metrics/train.json metrics/eval.json
 
-# Two at a time, each file (or class) in one process, so that its tests share what they train;
-# in the order of their names, by which the long ones do not come last.
+# Two processes. Each file (or class) runs in one of them, since its tests share what they train; in
+# order of names, so that the long ones do not come last.
 test: .venv/.dev
 	python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
@@ -59,7 +59,7 @@ check: lint test
 preset: .venv/.runtime
 	@python -m pipeline.preset $(NAME)
 
-# With PARQUET=file.parquet (a column `text`), tokenizing as well.
+# With PARQUET=file.parquet (column `text`) also tokenizing.
 bench: .venv/.dev
 	@for name in train_step processes hellaswag sampling; do \
 	  echo "== benchmarks/$$name.py"; python -m benchmarks.$$name; done
@@ -68,7 +68,7 @@ bench: .venv/.dev
 plots: .venv/.runtime
 	dvc plots show
 
-# After a change of pyproject.toml's pins: every pin of this environment, for everyone's.
+# After a change of pins in pyproject.toml: writes every pin of this environment to constraints.txt.
 constraints: .venv/.dev
 	@sed -n '/^#/p' constraints.txt > .venv/constraints
 	@$(PIP) freeze --exclude-editable | sed 's/+cpu$$//' >> .venv/constraints

@@ -1,8 +1,8 @@
-"""The stages that dvc.yaml runs, one thin script each, and what they have in common.
+"""The stages that dvc.yaml runs, one thin script each, and the frame they share: :func:`stage`.
 
 Importing this package puts this checkout's `src` first on the import path, here and in child
-processes: with an editable install, a stage run by `dvc exp run --temp` would otherwise import
-the main workspace's code instead of the experiment's.
+processes. With an editable install, a stage of `dvc exp run --temp` would otherwise import the code
+of the main checkout instead of the experiment's.
 """
 
 import errno
@@ -23,22 +23,22 @@ if _inherited.split(os.pathsep)[0] != SRC:
 
 from pipeline.cli import STOPPED, refuse_arguments, require, stop  # noqa: E402
 
-require("pydantic", "yaml", "torch")  # found, not imported
+require("pydantic", "ruamel", "torch")
 from pipeline.checks.seal import Seal  # noqa: E402
-from reprogpt.config import Config  # noqa: E402 (the path comes first)
+from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import ConfigError, unwritable  # noqa: E402
-
-__all__ = ["ROOT", "load_params", "stage"]
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
-RESTORED = "; then `dvc repro` also brings back what DVC has just removed, if it was run before"
+# DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that,
+# plain `dvc repro` does not.
+RESTORED = "; `dvc repro` then also restores the outs that DVC has just removed"
 
 
 def load_params(path: Path = PARAMS_FILE) -> Config:
-    """The checked params. Raises ConfigError, also when `preset` and the values do not agree."""
-    from pipeline.preset import refuse_hybrid  # here: `python -m pipeline.preset` is a module too
+    """The validated params. Raises ConfigError, also when `preset` and the values do not agree."""
+    from pipeline.preset import refuse_hybrid  # here: `python -m pipeline.preset` imports us
 
     config = Config.load(path)
     refuse_hybrid(path, ROOT / "presets")
@@ -48,34 +48,27 @@ def load_params(path: Path = PARAMS_FILE) -> Config:
 @contextmanager
 def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = load_params
           ) -> Iterator[Config]:
-    """Runs the body of stage ``name`` of ``dvc_file`` between the border and the seal.
+    """The frame of stage ``name`` of ``dvc_file``: yields the params, ends errors in one line.
 
-    Yields what ``params`` loads. Bad ones, or a ConfigError out of the body, end in one line and
-    exit code 2; the first before the stage touched a file. Any other ValueError, which is how the
-    library says what is wrong with a file, ends in one line and exit code 1; so do a disk that is
-    full or may not be written, and an edit of the stage's params or code while the body ran (see
-    sealed.py). Import what is slow inside the body: the seal then stands before the code is read.
-    A stage takes no argument but the value of its matrix.
+    Exit code 2: wrong params or any other ConfigError. Exit code 1: a ValueError (a file with wrong
+    content), a failed download, a disk that is full or read-only, or an edit of the stage's params
+    or code while it ran (checks/seal.py). A stage takes no argument but its matrix value.
+
+    Import slow modules inside the body: the seal must be taken before the code is read.
     """
     refuse_arguments(but=name.partition("@")[2])
     try:
         seal = Seal.take(name, dvc_file)
         yield params()
     except ConfigError as error:
-        # DVC deletes a stage's outs before it starts the stage; `make repro` asks pipeline.check
-        # before that, plain `dvc repro` does not.
-        under_dvc = "DVC_STAGE" in os.environ
-        stop(f"{error}{RESTORED if under_dvc else ''}", 2)
+        stop(f"{error}{RESTORED if 'DVC_STAGE' in os.environ else ''}", 2)
     except ValueError as error:
         stop(str(error), 1)
     except OSError as error:
-        if error.errno is None:  # the library's own: what cannot be fetched, what is damaged
-            stop(f"{name}: {error}", 1)
-        if error.errno not in DISK:
+        if error.errno is not None and error.errno not in DISK:
             raise
-        stop(f"{name}: {unwritable(error)}", 1)
+        stop(f"{name}: {unwritable(error) if error.errno else error}", 1)
     except KeyboardInterrupt:
-        stop(f"{name}: interrupted; the same command goes on from what is finished", STOPPED)
-    broken = seal.broken()
-    if broken:
-        stop(broken, 1)
+        stop(f"{name}: interrupted; the same command continues from what is finished", STOPPED)
+    if changed := seal.changed():
+        stop(changed, 1)

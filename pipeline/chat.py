@@ -1,6 +1,6 @@
-"""Try prompts by hand: type one, watch the model go on, token by token.
+"""Chat at the terminal: type a prompt, read the model's continuation token by token.
 
-    python -m pipeline.chat                          models/gpt, with params.yaml's section sample
+    python -m pipeline.chat                  models/gpt, with the section `sample` of params.yaml
     python -m pipeline.chat --model DIR --temperature 0.7 --top-k 40 --tokens 200 --seed 1
 """
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 from pipeline import PARAMS_FILE, ROOT, load_params
 from pipeline.cli import Parser, one_line, options_named
-from reprogpt.config import Config
-from reprogpt.config.yaml_file import merge
+from reprogpt.config import Config, merge
 
-OPTIONS = {  # option: (the param in whose place it stands, its type)
+OPTIONS = {  # option: (the param that it replaces, its type)
     "--device": ("runtime.device", str),
     "--seed": ("seed", int),
     "--temperature": ("sample.temperature", float),
@@ -26,21 +25,19 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--model", type=Path, default=ROOT / "models/gpt")
     for option, (param, kind) in OPTIONS.items():
-        parser.add_argument(option, dest=param, type=kind, help=f"in place of {param}")
+        parser.add_argument(option, dest=param, type=kind, help=f"replaces {param}")
     given = vars(parser.parse_args())
-    model = given.pop("model")
-    given = {param: value for param, value in given.items() if value is not None}
     values = load_params().model_dump()
-    values["sample"]["num_samples"] = 1  # at a time: there is room for any number of tokens
     for param, value in given.items():
-        section, _, name = param.rpartition(".")
-        values = merge(values, {section: {name: value}} if section else {name: value})
+        if value is not None and param != "model":
+            section, _, name = param.rpartition(".")
+            values = merge(values, {section: {name: value}} if section else {name: value})
     with options_named({param: option for option, (param, _) in OPTIONS.items()
-                        if param in given}):
+                        if given[param] is not None}):
         cfg = Config.parse(values, source=str(PARAMS_FILE))
         from reprogpt.generation.chat import converse
 
-        converse(model, cfg.sample, cfg.seed, cfg.runtime.device)
+        converse(given["model"], cfg.sample, cfg.seed, cfg.runtime.device)
 
 
 if __name__ == "__main__":

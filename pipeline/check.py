@@ -1,9 +1,9 @@
-"""Checks every section of params.yaml: `make repro` asks before DVC deletes anything.
+"""Checks every section of params.yaml, as `make repro` does before DVC deletes anything.
 
-    python -m pipeline.check        exit code 2, and one line, if params.yaml cannot be run
+    python -m pipeline.check        exit code 2 and one line if params.yaml cannot be run here
 """
 
-from pipeline import PARAMS_FILE, load_params
+from pipeline import load_params
 from pipeline.checks.preflight import check_inputs, check_links, check_machine, check_slurm
 from pipeline.cli import one_line, refuse_arguments
 
@@ -11,7 +11,7 @@ from pipeline.cli import one_line, refuse_arguments
 def main() -> None:
     with one_line():
         refuse_arguments()
-        cfg = load_params(PARAMS_FILE)
+        cfg = load_params()
         check_links()
         check_machine(cfg)
         check_inputs(cfg)

@@ -1,5 +1,4 @@
-"""What every `python -m` of this project does alike with what its user got wrong: one line, exit
-code 2, and no traceback."""
+"""How every `python -m` of this project reports a user's mistake: one line, no traceback."""
 
 import argparse
 import os
@@ -11,11 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-STOPPED = 130  # 128 + SIGINT: what a shell reports of a program that Ctrl-C ended
+STOPPED = 130  # 128 + SIGINT, the exit code of a shell for a program that Ctrl-C ended
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose error is one line; ``about``, the script's docstring, is its help."""
+    """argparse with errors of one line; ``about``, the script's docstring, is its help."""
 
     def __init__(self, about: str | None) -> None:
         super().__init__(prog=program(), description=about, allow_abbrev=False,
@@ -28,14 +27,14 @@ class Parser(argparse.ArgumentParser):
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """The body of a command. A ValueError (as ConfigError is) or an OSError out of it ends in one
-    line and exit code 2, Ctrl-C in one line and exit code 130."""
+    """The frame of a command: ends a ValueError (ConfigError included) or an OSError in one line
+    with exit code 2, and Ctrl-C in one line with exit code 130."""
     try:
         yield
         sys.stdout.flush()
     except KeyboardInterrupt:
         stop(f"{program()}: stopped", STOPPED)
-    except BrokenPipeError:  # whoever reads, say `head`, has enough; Python flushes once more
+    except BrokenPipeError:  # the reader, such as `head`, has ended; Python would flush once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -47,10 +46,10 @@ def one_line() -> Iterator[None]:
 
 @contextmanager
 def options_named(options: Mapping[str, str]) -> Iterator[None]:
-    """An error about a param, out of the library, becomes one about what was said in its place.
+    """Rewrites errors about a param as errors about the command line option that replaces it.
 
-    ``options``: the param, as in "sample.top_p", -> what the user knows it by, as in "--top-p".
-    Raises ValueError in place of one that begins with such a param of params.yaml.
+    ``options``: param -> option, such as {"sample.top_p": "--top-p"}. An error that begins with
+    `params.yaml: sample.top_p=` then begins with `--top-p=`. Raises ValueError.
     """
     try:
         yield
@@ -63,20 +62,20 @@ def options_named(options: Mapping[str, str]) -> Iterator[None]:
 
 
 def refuse_arguments(but: str = "") -> None:
-    """Ends the process, exit code 2, if the command line has any argument, or any after a first
-    that is ``but``; -h and --help print the script's docstring."""
+    """Ends the process with exit code 2 if the command line has an argument, apart from a first
+    one that is ``but``. For -h and --help it prints the script's docstring."""
     given = sys.argv[1:]
     if {"-h", "--help"} & set(given):
         print((sys.modules["__main__"].__doc__ or program()).strip())
         sys.exit(0)
     extra = given[1:] if but and given[:1] == [but] else given
     if extra:
-        stop(f"{program()}: takes no argument {shlex.join(extra)}; leave it out (--help says what "
-             "this does)", 2)
+        stop(f"{program()}: takes no argument {shlex.join(extra)}; leave it out (--help explains "
+             "the command)", 2)
 
 
 def require(*packages: str) -> None:
-    """Ends the process, exit code 2, where one is missing: this Python is not the project's."""
+    """Ends the process with exit code 2 if a package is missing: not the project's Python."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         stop(f"{sys.executable} has no {', '.join(missing)}: it is not the project's Python; make "
@@ -84,7 +83,7 @@ def require(*packages: str) -> None:
 
 
 def program() -> str:
-    """How the running script was started: `python -m pipeline.train`."""
+    """The command that was run, such as `python -m pipeline.train`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
 

@@ -1,4 +1,4 @@
-"""Two runs' HellaSwag, question by question.
+"""Compares the HellaSwag results of two runs, question by question.
 
     dvc get . metrics/hellaswag.jsonl --rev OTHER -o /tmp/other.jsonl
     python -m pipeline.compare /tmp/other.jsonl metrics/hellaswag.jsonl [--each acc_norm]
@@ -15,14 +15,11 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("a", type=Path, metavar="A")
     parser.add_argument("b", type=Path, metavar="B")
-    parser.add_argument("--each", choices=FIGURES, help="also every question that is answered "
-                        "differently by this figure")
+    parser.add_argument("--each", choices=FIGURES,
+                        help="also list the questions that the two answer differently")
     options = parser.parse_args()
     a, b = read_answers(options.a), read_answers(options.b)
-    for line in compare(a, b):
-        print(line)
-    for line in differing(a, b, options.each) if options.each else ():
-        print(line)
+    print(*compare(a, b), *(differing(a, b, options.each) if options.each else ()), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Stage evaluate: models/gpt -> metrics/eval.json, metrics/hellaswag.jsonl.
+"""Stage evaluate: scores models/gpt -> metrics/eval.json, metrics/hellaswag.jsonl.
 
     python -m pipeline.evaluate
-    torchrun --nproc-per-node 8 -m pipeline.evaluate      # shares the questions among GPUs
+    torchrun --nproc-per-node 8 -m pipeline.evaluate      # splits the questions among GPUs
 """
 
 from pipeline import ROOT, stage

@@ -1,9 +1,9 @@
-"""Shows a checkpoint: names and shapes, and its embeddings as pictures.
+"""Shows the contents of a model directory: tensor names and shapes, embeddings as pictures.
 
     python -m pipeline.inspect_model models/gpt
     python -m pipeline.inspect_model gpt2 --out /tmp/gpt2 --text "hello world"
 
-DIR is a model directory, ours or any GPT-2 in the Hugging Face layout, or a model's id on the Hub.
+DIR is a model directory (ours, or any GPT-2 in the Hugging Face layout) or a model's id on the Hub.
 """
 
 import re
@@ -14,28 +14,27 @@ from pipeline import ROOT
 from pipeline.cli import Parser, one_line, options_named
 from reprogpt.errors import ConfigError
 
-HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?"
-"""`gpt2`, `owner/name`, with or without `@revision`."""
+HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?"  # `gpt2` or `owner/name`, also with `@revision`
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("model", metavar="DIR", help="a model directory, or an id such as gpt2")
     parser.add_argument("--out", type=Path, default=ROOT / "metrics/inspect",
-                        help="the folder for README.md and the pictures (metrics/inspect)")
+                        help="folder for README.md and the pictures (metrics/inspect)")
     parser.add_argument("--text", default="Hello, I'm a language model,",
-                        help="whose tokens' embeddings are shown")
+                        help="text whose token embeddings are shown")
     options = parser.parse_args()
     with options_named({"model.init_from": "DIR"}):
-        folder = _fetched(options.model)
+        folder = _model_directory(options.model)
     from reprogpt.evaluation.inspect_weights import inspect
 
     print(inspect(folder, options.out, options.text))
     print(f"with pictures: {options.out}/README.md", file=sys.stderr)
 
 
-def _fetched(name: str) -> Path:
-    """The folder that is meant, or that the Hub's model of this name was put into."""
+def _model_directory(name: str) -> Path:
+    """The directory ``name``, or the one that the Hub's model ``name`` was downloaded to."""
     folder = Path(name).expanduser()
     if name and (folder.is_dir() or folder.is_absolute()):
         return folder
@@ -44,9 +43,9 @@ def _fetched(name: str) -> Path:
                           "such as gpt2 or owner/name; there is no such directory")
     from reprogpt.formats.hub_model import fetch_model
 
-    kept = ROOT / "data/inspect" / name.replace("/", "--")
-    fetch_model(name, kept)
-    return kept
+    downloaded = ROOT / "data/inspect" / name.replace("/", "--")
+    fetch_model(name, downloaded)
+    return downloaded
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Presets: params.yaml is presets/shakespeare.yaml with presets/NAME.yaml laid on it.
+"""Presets: writes params.yaml as presets/shakespeare.yaml updated by presets/NAME.yaml.
 
     python -m pipeline.preset NAME      writes params.yaml
     python -m pipeline.preset           lists the presets
 
-The base is the preset file, never the params.yaml at hand, so a preset is always the same run.
-`preset:` in params.yaml only records the name; setting it alone changes nothing, which is why
-that is refused (:func:`refuse_hybrid`).
+A preset is the same run whatever params.yaml held before. The line `preset:` only records its name:
+a file with another preset's name and values is refused (:func:`refuse_hybrid`).
 """
 
 import difflib
@@ -15,13 +14,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.cli import one_line, program
-from reprogpt.config import Config, merge, read_yaml
-from reprogpt.config.yaml_file import flatten
+from reprogpt.config import Config, flatten, merge, read_yaml
 from reprogpt.errors import ConfigError
 from reprogpt.storage.files import write_bytes
 
@@ -31,7 +28,7 @@ PARAMS = Path("params.yaml")
 
 
 def names(folder: Path = PRESETS) -> list[str]:
-    """Every preset, in order. Raises ConfigError where there is no such folder."""
+    """All presets, sorted. Raises ConfigError without the folder."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}/ does not exist; run from the project's root, "
                           f"{Path(__file__).resolve().parent.parent}")
@@ -40,9 +37,10 @@ def names(folder: Path = PRESETS) -> list[str]:
 
 def values_of(name: str, folder: Path = PRESETS) -> dict[str, Any]:
     """The params of preset ``name``. Raises ConfigError with the nearest name for an unknown."""
-    if name not in names(folder):
-        close = difflib.get_close_matches(name, names(folder), n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names(folder))}"
+    known = names(folder)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
         raise ConfigError(f"preset={name} names no file in {folder.name}/; {hint}")
     return _overlaid(name, read_yaml(folder / f"{BASE}.yaml"), folder)
 
@@ -54,95 +52,75 @@ def _overlaid(name: str, base: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def render(name: str, folder: Path = PRESETS) -> str:
     """params.yaml for preset ``name``, with the comments of the base and of the overlay."""
-    from ruamel.yaml import YAML  # what DVC itself reads params.yaml with
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
 
-    values = values_of(name, folder)
-    Config.parse(values, source=f"{folder.name}/{name}.yaml")
-    yaml = YAML()
+    Config.parse(values_of(name, folder), source=f"{folder.name}/{name}.yaml")
+    yaml = YAML()  # round trip: comments belong to the key before them
     yaml.preserve_quotes = True
     yaml.width = 100
     yaml.representer.add_representer(
         type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null"))
-    base = yaml.load((folder / f"{BASE}.yaml").read_text(encoding="utf-8"))
-    if name != BASE:
-        _lay(base, yaml.load((folder / f"{name}.yaml").read_text(encoding="utf-8")) or {})
-    base["preset"] = name
-    text = io.StringIO()
-    yaml.dump(base, text)
-    # The blank line after an overlay's last key belongs between sections only.
-    return re.sub(r"\n\n(?= )", "\n", text.getvalue())
-
-
-def _lay(base: Any, overlay: Any) -> None:
-    """`merge` on ruamel's mappings, in place: comments stay beside their keys."""
-    for key, value in overlay.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            _lay(base[key], value)
+    # Without the empty lines between sections, which would belong to a section's last key.
+    texts = ((folder / f"{file}.yaml").read_text("utf-8") for file in (BASE, name))
+    base, overlay = (yaml.load(re.sub(r"\n\n+(?=\S)", "\n", text)) for text in texts)
+    for section, values in overlay.items():
+        if not isinstance(values, CommentedMap):
+            base[section] = values
             continue
-        if key in base:
-            base[key] = value
-        else:  # before the last key: that one holds the comment above the next section
-            base.insert(max(0, len(base) - 1), key, value)
-        comment = overlay.ca.items.get(key)
-        if comment and comment[2] and comment[2].value.lstrip(" ").startswith("#"):
-            own = base.ca.items.get(key)
-            tail = own[2].value.partition("\n")[2] if own and own[2] else ""
-            said = comment[2].value.partition("\n")[0]
-            comment[2].value = f"{said}\n{tail}"
-            base.ca.items[key] = comment
+        for key, value in values.items():
+            base[section][key] = value
+            if key in values.ca.items:
+                base[section].ca.items[key] = values.ca.items[key]
+    base["preset"] = name
+    out = io.StringIO()
+    yaml.dump(base, out)
+    return re.sub(r"(?m)^(?=\w+: *(#|$))", "\n", out.getvalue())
 
 
 def refuse_hybrid(params: Path, folder: Path) -> None:
-    """Raises ConfigError if ``params`` carries a preset's name but another preset's values.
+    """Raises ConfigError if ``params`` has the name of one preset and the values of another.
 
-    Edits are free: what is refused is a file in which *none* of the values that tell the named
-    preset from another one are its own. That other one is the preset of the commit when an
-    experiment changed the name (`dvc exp run -S preset=...`), else any that differs in at least
-    three values, all of which the file has.
+    Edits are allowed. A hybrid has, of all values in which the two presets differ, only the
+    other's. The other one differs in at least three values; or it is the preset of the commit
+    from which an experiment started (`dvc exp run -S preset=...`).
     """
     values = read_yaml(params)
-    name = str(values.get("preset"))
+    name, mine = str(values.get("preset")), flatten(values)
     try:
         named = flatten(values_of(name, folder))
     except ConfigError as error:
         raise ConfigError(f"{params}: {error}") from None
-    mine = flatten(values)
     if mine == named:
         return
-    before = _committed_preset(params)
-    base = read_yaml(folder / f"{BASE}.yaml")
+    committed, base = _committed_preset(params), read_yaml(folder / f"{BASE}.yaml")
     for other in names(folder):
         theirs = flatten(_overlaid(other, base, folder))
-        apart = [k for k in named.keys() | theirs.keys()
-                 if k != "preset" and named.get(k) != theirs.get(k)]
-        none_named = apart and not any(mine.get(k) == named.get(k) for k in apart)
-        all_theirs = len(apart) >= 3 and all(mine.get(k) == theirs.get(k) for k in apart)
-        if none_named and (all_theirs or other == before):
+        differing = [key for key in named.keys() | theirs.keys()
+                     if key != "preset" and named.get(key) != theirs.get(key)]
+        none_named = differing and all(mine.get(key) != named.get(key) for key in differing)
+        all_theirs = len(differing) >= 3 and all(mine.get(k) == theirs.get(k) for k in differing)
+        if none_named and (all_theirs or other == committed):
             raise ConfigError(f"{params}: preset={name} but the values are those of {other}: the "
                               "name alone changes nothing; run `python -m pipeline.preset "
                               f"{name}` (or put preset: {other} back)")
 
 
 def _committed_preset(params: Path) -> str | None:
-    """Within a DVC experiment: the preset named by the commit that the experiment started from."""
+    """In a DVC experiment: the preset named by the commit that the experiment started from."""
     revision = os.environ.get("DVC_EXP_BASELINE_REV")
-    if not revision:
-        return None
     shown = subprocess.run(["git", "show", f"{revision}:./{params}"], capture_output=True,
-                           text=True, check=False)
-    for line in shown.stdout.splitlines():
-        if line.startswith("preset:"):
-            return line.partition(":")[2].split("#")[0].strip().strip("'\"")
-    return None
+                           text=True, check=False).stdout if revision else ""
+    line = re.search(r"(?m)^preset: *['\"]?([\w.-]+)", shown)
+    return line[1] if line else None
 
 
 def _edits(params: Path, folder: Path) -> dict[str, Any]:
-    """What writing another preset loses: what ``params`` has and its own preset (or, of a name
-    that is none, the base) has not.
+    """The values of ``params`` that its own preset (the base, if unknown) does not have.
 
-    Raises ConfigError for a file whose edits cannot be read, and would be lost unnamed.
+    Raises ConfigError for a file that cannot be read, whose edits would be lost unnamed.
     """
-    if not params.exists() or _is_blank(params):
+    if not params.exists() or not re.sub("#.*", "", params.read_text(errors="replace")).strip():
         return {}
     try:
         mine = read_yaml(params)
@@ -153,23 +131,14 @@ def _edits(params: Path, folder: Path) -> dict[str, Any]:
     return {k: v for k, v in flatten(mine).items() if named.get(k, ...) != v}
 
 
-def _is_blank(file: Path) -> bool:
-    lines = file.read_bytes().splitlines() if file.is_file() else [b"a folder"]
-    return all(line.strip()[:1] in (b"", b"#") for line in lines)
-
-
-def _first_comment(path: Path) -> str:
-    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-
-
 def main(arguments: list[str]) -> None:
     """Writes params.yaml, or lists the presets. Raises ConfigError."""
     if arguments in ([], ["-h"], ["--help"]):
         known = names()
         print("usage: python -m pipeline.preset NAME, where NAME is one of\n")
         for name in known:
-            about = "the default" if name == BASE else _first_comment(PRESETS / f"{name}.yaml")
-            print(f"  {name:<22} {about}")
+            about = (PRESETS / f"{name}.yaml").read_text("utf-8").partition("\n")[0].lstrip("# ")
+            print(f"  {name:<20}  {'the default' if name == BASE else about}")
         return
     if len(arguments) > 1 or arguments[0].startswith("-"):
         raise ConfigError(f"{program()}: takes one NAME, not {shlex.join(arguments)}; without any, "

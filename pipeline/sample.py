@@ -1,4 +1,4 @@
-"""Stage sample: models/gpt -> metrics/samples.md.
+"""Stage sample: text written by models/gpt -> metrics/samples.md.
 
     python -m pipeline.sample
 """

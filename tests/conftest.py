@@ -1,6 +1,7 @@
 """What the tests share. Nothing here trains, downloads or leaves a file behind."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,3 +60,15 @@ def read_documents(folder: Path, meta: "Meta") -> "Iterator[Document]":
 
     for part in meta.parts:
         yield from read_part(folder, part)
+
+
+def edit(project: Path, key: str, value: str) -> None:
+    """Sets `section.key` (or a top-level key) in params.yaml, leaving the rest as it is."""
+    *section, name = key.split(".")
+    text = (project / "params.yaml").read_text()
+    head, body = ("", text) if not section else re.split(rf"(?m)(?<=^{section[0]}:\n)", text)
+    indent = "  " * len(section)
+    body, count = re.subn(rf"(?m)^{indent}{name}: \S.*?(?=  +#|$)", f"{indent}{name}: {value}",
+                          body, count=1)
+    assert count == 1, key
+    (project / "params.yaml").write_text(head + body)

@@ -87,13 +87,13 @@ def test_text_is_downloaded_and_tokenized_without_torch() -> None:
 
 
 def test_training_imports_with_few_packages() -> None:
-    """A machine with GPUs needs no more than torch, numpy, tiktoken, pyyaml, pydantic, safetensors
+    """A machine with GPUs needs only torch, numpy, tiktoken, ruamel.yaml, pydantic, safetensors
     and tqdm."""
     script = f"""
 import importlib.abc, sys
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in {HEAVY!r}:
+        if name.split(".")[0] in {HEAVY | {'yaml'}!r}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
 import reprogpt.training.trainer, reprogpt.launch.launcher

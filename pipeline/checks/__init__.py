@@ -1,1 +1,1 @@
-"""What is judged before and after a stage."""
+"""Checks before and after a stage: what it needs, what it depends on, what changed meanwhile."""

@@ -1,4 +1,7 @@
-"""What params.yaml asks for and this machine has not: said before DVC deletes a stage's outs."""
+"""Refuses params that this machine or checkout cannot satisfy, before DVC deletes a stage's outs.
+
+Every function raises ConfigError.
+"""
 
 import os
 import shutil
@@ -9,13 +12,12 @@ from reprogpt.config import Config
 from reprogpt.errors import ConfigError
 from reprogpt.storage.paths import local_path
 
-PARENTS = ("data", "models", "metrics")
-"""The folders of all outs: DVC finds out only when a stage has ended that one is elsewhere."""
+OUT_FOLDERS = ("data", "models", "metrics")
 
 
 def check_links(root: Path = ROOT) -> None:
-    """Raises ConfigError when outs would be written outside of this checkout, by a link."""
-    for name in PARENTS:
+    """The folders of all outs must be in this checkout. DVC notices only when a stage has ended."""
+    for name in OUT_FOLDERS:
         target = (root / name).resolve()
         if not target.is_relative_to(root.resolve()):
             raise ConfigError(f"{name}: is a link to {target}, outside of this checkout, where DVC "
@@ -24,21 +26,21 @@ def check_links(root: Path = ROOT) -> None:
 
 
 def check_slurm(cfg: Config, key: str, instead: str) -> None:
-    """Raises ConfigError where ``runtime.key`` asks for a Slurm that is not here."""
-    inside = "SLURM_JOB_ID" in os.environ  # a node of an allocation asks for no other
+    """``runtime.key`` slurm needs sbatch, unless this already is a node of an allocation."""
+    inside = "SLURM_JOB_ID" in os.environ
     if getattr(cfg.runtime, key) == "slurm" and not inside and shutil.which("sbatch") is None:
         raise ConfigError(f"params.yaml: runtime.{key}=slurm needs sbatch, which is not on PATH; "
                           f"set it to {instead}, or run this where Slurm is")
 
 
 def check_machine(cfg: Config) -> None:
-    """Raises ConfigError for a launcher, a device or a model to start from that is not here."""
+    """Launcher and device must exist here, and a local model to start from must have the shape."""
     runtime, precision = cfg.runtime, cfg.train.precision
     check_slurm(cfg, "launcher", "torchrun")
-    if runtime.launcher == "slurm":  # the nodes have what they have
+    if runtime.launcher == "slurm":  # the nodes may have what this machine lacks
         return
     init_from = local_path(cfg.model.init_from or "", ROOT)
-    try:  # what follows imports torch, which takes seconds: so only where it is asked for
+    try:  # imports torch, which takes seconds, only if needed
         if runtime.device not in ("auto", "cpu") or precision == "tf32":
             from reprogpt.runtime.device import pick_device, resolve_precision
 
@@ -52,7 +54,7 @@ def check_machine(cfg: Config) -> None:
 
 
 def check_inputs(cfg: Config) -> None:
-    """Raises ConfigError where globs of one's own match nothing, or a model's path is misspelt."""
+    """The user's globs must match a file, and a path to a model must exist."""
     from reprogpt.data.readers import find
     from reprogpt.formats.hub_model import local_model
 
@@ -63,8 +65,7 @@ def check_inputs(cfg: Config) -> None:
 
 
 def check_init(init_from: str | None, init: Path) -> None:
-    """Raises ConfigError when data/init is not what ``init_from`` asks for: a stage that is run by
-    itself finds what the last download left."""
+    """data/init must hold ``init_from``: a stage run alone finds what the last download left."""
     found = init / "init_from.txt"
     held = found.read_text(encoding="utf-8").strip() if found.is_file() else "nothing"
     if held != (init_from or "null"):

@@ -1,39 +1,34 @@
-"""What a stage started from, and whether it still stands when the stage ends.
+"""Detects edits of a stage's params or code while the stage runs.
 
-DVC hashes params and dependencies when a stage has ENDED. Without a seal, a line edited during
-an hour of training would be locked as what was trained, and the old weights served from the cache
-as the new line's. So a stage notes both at its start, and fails at its end if either moved.
+DVC hashes params and deps when a stage has ENDED. A line edited during an hour of training would be
+locked as what was trained, and later served from the cache as the result of the edited line. So a
+stage records both when it starts, and fails at its end if either has changed.
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reprogpt.config.yaml_file import flatten, read_yaml
+from reprogpt.config import flatten, read_yaml
 from reprogpt.errors import ConfigError
 
-DOING = {
-    "download": "downloading",
-    "tokenize": "tokenizing",
-    "train": "training",
-    "evaluate": "evaluating",
-    "sample": "sampling",
-}
-ABSENT = "absent"
+DOING = {"download": "downloading", "tokenize": "tokenizing", "train": "training",
+         "evaluate": "evaluating", "sample": "sampling"}
 
 
 @dataclass(frozen=True)
 class Seal:
-    """The params and source files that dvc.yaml lists for one stage, as they were."""
+    """The params and source files that dvc.yaml lists for a stage, as they were at its start."""
 
     stage: str
     where: Path
-    """The folder that the stage's paths are relative to."""
+    """Folder that the stage's paths are relative to."""
     wanted: list[Any]
-    """`params:` as dvc.yaml has it: `a.b` in params.yaml, or `{file: [a.b, ...]}`."""
+    """`params:` of the stage: `a.b` in params.yaml, or `{file: [a.b, ...]}`."""
     values: dict[tuple[str, str], Any]
     """(file, dotted key) -> value"""
     sources: dict[str, str]
@@ -41,55 +36,45 @@ class Seal:
 
     @classmethod
     def take(cls, stage: str, dvc_file: Path = Path("dvc.yaml")) -> "Seal":
-        """Notes what ``stage`` depends on now. Raises ConfigError if ``dvc_file`` lacks it.
+        """Records what ``stage`` depends on. Raises ConfigError if ``dvc_file`` lacks the stage.
 
-        A stage of a matrix is named as DVC names it, stage@value; `${item.KEY}` is that value.
+        ``stage`` is named as DVC names it: stage@value for one of a matrix. `${item.KEY}` is then
+        that value, and `${a.b}` the value of a.b in the params.yaml beside ``dvc_file``.
         """
         name, _, value = stage.partition("@")
         stages = read_yaml(dvc_file).get("stages") or {}
         if name not in stages:
             raise ConfigError(f"{dvc_file}: has no stage {name}; run from the project's root")
-        entry = _filled(stages[name], value)
+        params = flatten(read_yaml(dvc_file.with_name("params.yaml")))
+        entry = json.loads(re.sub(r"\$\{([\w.]+)\}", lambda found: value if found[1].startswith(
+            "item.") else str(params.get(found[1])), json.dumps(stages[name])))
         where = dvc_file.parent / entry.get("wdir", ".")
         wanted = entry.get("params") or []
-        sources = [str(where / dep) for dep in entry.get("deps") or [] if _is_code(dep)]
+        sources = [where / dep for dep in entry.get("deps") or [] if str(dep).endswith(".py")]
         return cls(stage, where, wanted, dict(_values(wanted, where)),
-                   {path: _sha256(Path(path)) for path in sources})
+                   {str(path): _sha256(path) for path in sources})
 
-    def broken(self) -> str | None:
-        """One line that names the first param or file that changed since, or None."""
+    def changed(self) -> str | None:
+        """One line that names the first param or file that has changed since, or None."""
         doing = DOING.get(self.stage, self.stage)
         try:
             now = dict(_values(self.wanted, self.where))
         except ConfigError as error:
             return f"{error} (it changed while {doing}: put it back and run dvc repro)"
         for file, key in sorted(self.values.keys() | now.keys()):
-            before, after = (v.get((file, key), ABSENT) for v in (self.values, now))
+            before, after = (values.get((file, key), "absent") for values in (self.values, now))
             if before != after or type(before) is not type(after):  # 1 == 1.0 == True
-                return (f"{file} changed while {doing}: {key} {_show(before)} -> {_show(after)}; "
-                        "put it back and run dvc repro")
+                return (f"{file} changed while {doing}: {key} {before} -> {after}; put it back and "
+                        "run dvc repro")
         for path, digest in self.sources.items():
             if _sha256(Path(path)) != digest:
                 return f"{path} changed while {doing}; put it back and run dvc repro"
         return None
 
 
-def _filled(entry: Any, value: str) -> Any:
-    """A stage's entry with the value of its matrix in all places that ask for it."""
-    if isinstance(entry, Mapping):
-        return {_filled(k, value): _filled(v, value) for k, v in entry.items()}
-    if isinstance(entry, list):
-        return [_filled(e, value) for e in entry]
-    return re.sub(r"\$\{item\.\w+\}", value, entry) if isinstance(entry, str) else entry
-
-
-def _is_code(dep: Any) -> bool:
-    return isinstance(dep, str) and dep.endswith(".py")
-
-
 def _values(wanted: list[Any], where: Path) -> Iterator[tuple[tuple[str, str], Any]]:
     for entry in wanted:
-        files = entry if isinstance(entry, Mapping) else {"params.yaml": [entry]}
+        files = entry if isinstance(entry, dict) else {"params.yaml": [entry]}
         for file, keys in files.items():
             path = where / file
             for key, value in flatten(read_yaml(path)).items():
@@ -98,8 +83,4 @@ def _values(wanted: list[Any], where: Path) -> Iterator[tuple[tuple[str, str], A
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ABSENT
-
-
-def _show(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"

@@ -51,7 +51,7 @@ def test_a_rungs_seal_covers_its_own_params() -> None:
     assert "rungs.multihead.model.n_head" in keys
     assert "train.lr" in keys
     assert not any(key.startswith("rungs.bigram") for key in keys)
-    assert seal.broken() is None
+    assert seal.changed() is None
 
 
 def test_the_page_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ def test_a_climb_without_a_rung_names_the_rungs() -> None:
     assert said.startswith("ladder/params.yaml: rungs has no ''; choose one of bigram, ")
 
 
-@pytest.mark.parametrize("script", ["chat", "checks.code_deps", "compare", "convert", "inspect_model"])
+@pytest.mark.parametrize("script", ["chat", "checks.code_deps", "compare", "convert",
+                                    "inspect_model"])
 def test_an_unknown_option_is_one_line(script: str) -> None:
     said = refused(f"pipeline.{script}", "--nothing")
     assert said.startswith(f"python -m pipeline.{script}: ")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from dvc.utils.serialize import parse_yaml
 
 from pipeline.preset import names, refuse_hybrid, render, values_of
@@ -39,7 +38,7 @@ def test_a_rendered_preset_keeps_the_comments_of_the_base(name: str) -> None:
         assert line in text
     for section in ("download", "tokenize", "model", "train", "evaluate", "sample", "runtime"):
         body = text.split(f"\n{section}:\n")[1].split("\n\n")[0]
-        assert yaml.safe_load(body), f"{section} of {name} is cut by an empty line"
+        assert parse_yaml(body, section), f"{section} of {name} is cut by an empty line"
 
 
 def test_the_base_renders_to_itself() -> None:
@@ -232,4 +231,7 @@ class TestCommand:
     def test_without_a_name_lists_them(self, checkout: Path) -> None:
         code, out, _ = self.preset(checkout)
         assert code == 0
-        assert all(name in out for name in ALL)
+        rows = [line.split(maxsplit=1) for line in out.splitlines()[2:]]
+        assert [name for name, _ in rows] == ALL
+        assert all(len(about) > 10 and not about.endswith((",", ";")) for _, about in rows)
+        assert max(map(len, out.splitlines())) <= 100

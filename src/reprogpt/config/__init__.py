@@ -1,15 +1,10 @@
-"""params.yaml: typed sections, checked when loaded, frozen ever after.
-
-Other packages import from here.
+"""params.yaml: typed sections, validated when loaded, then frozen. Other packages import from here.
 """
 
-from reprogpt.config.params import (
-    ARCHITECTURES,
-    CORPORA,
-    Config,
-)
-from reprogpt.config.recipe import BatchRampConfig, ModelConfig, TrainConfig
+from reprogpt.config.params import Config
+from reprogpt.config.recipe import ARCHITECTURES, BatchRampConfig, ModelConfig, TrainConfig
 from reprogpt.config.sections import (
+    CORPORA,
     DownloadConfig,
     EvaluateConfig,
     HubConfig,

@@ -1,172 +1,173 @@
-"""The sections `model` and `train`: with the seed and the data, all that decides the weights."""
+"""The sections `model` and `train`: with the seed and the data, they decide the weights."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from reprogpt.config.sections import Count, Counts0, Fraction, NonNegative, Positive, Section
+from reprogpt.config.messages import show
+from reprogpt.config.sections import Count, CountOrZero, Fraction, NonNegative, Positive, Section
+from reprogpt.errors import ParamError
 
-MOST_PARAMETERS = 10**13
-"""More is a slip of the finger: no machine would say so, it would only run out of memory."""
+Architecture = Literal["gpt", "bigram", "average", "head", "multihead", "feedforward", "blocks",
+                       "residual", "layernorm", "dropout"]
+ARCHITECTURES = get_args(Architecture)
+Size = Annotated[int, Field(ge=1, le=2**20)]
+BatchTokens = Annotated[int, Field(ge=1, le=2**30)]
 
 
 class ModelConfig(Section):
-    """The network. The defaults of every switch are GPT-2's."""
+    """The network. Every default is GPT-2's."""
 
-    architecture: str
-    """`gpt` (model.py), or the name of one of the lecture's rungs (rungs.py)."""
-    n_layer: Count
-    n_head: Count
-    n_embd: Count
-    block_size: Count
-    """T: the longest context, in tokens."""
+    architecture: Architecture
+    """`gpt` (model/gpt.py), or a model of lecture 1 (model/lecture1/)."""
+    n_layer: Size
+    """Transformer blocks."""
+    n_head: Size
+    """Attention heads in a block; head size is n_embd / n_head."""
+    n_embd: Size
+    """C: channels of the residual stream."""
+    block_size: Size
+    """T: maximum context length, in tokens."""
     dropout: Fraction
+    """Probability of dropping a value, while training."""
     bias: bool
+    """Biases in Linear and LayerNorm."""
     init_from: Annotated[str, Field(min_length=1)] | None
-    """Start from these weights: a model directory, or a Hub id such as gpt2."""
+    """Initial weights: a model directory, or a Hub id such as gpt2; null for random ones."""
     position: Literal["learned", "rope"] = "learned"
-    """A table added to the embedding, or a rotation of q and k (Su et al., 2021)."""
+    """A learned embedding per position, or rotary embeddings of q and k (Su et al., 2021)."""
     rope_base: Positive = 10000.0
+    """Base of RoPE's frequencies."""
     qk_norm: bool = False
-    """q and k of every head divided by their root mean square, so that no score explodes."""
+    """RMS-normalize q and k of every head, which bounds the attention scores."""
     activation: Literal["gelu_tanh", "gelu", "relu2", "swiglu"] = "gelu_tanh"
-    """swiglu is gated: its width is 8/3 n_embd, so that the parameters stay as many."""
+    """swiglu is gated: its hidden width is 8/3 n_embd, for the same number of parameters."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     embed_norm: bool = False
-    """Normalize the embedding before the first block."""
+    """Normalize the embeddings before the first block."""
     tied_head: bool = True
     """The output matrix is the token embedding."""
     zero_init: bool = False
-    """Projections into the residual stream, and a head of its own, start as 0."""
+    """Initialize projections into the residual stream, and an untied head, with 0."""
     init: Literal["gpt2", "fan_in"] = "gpt2"
     """N(0, 0.02) everywhere, or torch's scale: 1 / sqrt(3 fan-in), embeddings N(0, 1)."""
     logit_softcap: Positive | None = None
     """Logits become cap * tanh(logits / cap) (Gemma 2)."""
     x0_skip: bool = False
-    """Every block sees a learned mix of its input and the embedding."""
+    """Every block's input is a learned mix of the residual stream and the embeddings."""
     value_embeds: bool = False
-    """The first and last layers mix a token's own learned vector into its values."""
+    """Value embeddings: the first and last layers add a learned vector per token to v."""
     window: Count | None = None
-    """A position sees this many positions, itself among them; null for all before it."""
+    """Sliding window: a position attends to this many positions, itself included; null for all."""
 
     @model_validator(mode="after")
-    def _rungs_have_no_switches(self) -> Self:
-        if self.architecture == "gpt":
-            return self
-        fields = type(self).model_fields
-        switched = [name for name, field in fields.items()
-                    if not field.is_required() and getattr(self, name) != field.default]
-        if switched:
-            raise ValueError(f"{switched[0]}||is a switch of model.architecture gpt, which "
-                             f"{self.architecture} has not||leave it out")
-        if self.dropout and self.architecture != "dropout":
-            raise ValueError(f"dropout||must be 0.0: {self.architecture} drops nothing||set it to "
-                             "0.0, or model.architecture to dropout")
-        if not self.bias:
-            raise ValueError("bias||must be true: the lecture's rungs have theirs||set it to true, "
-                             "or model.architecture to gpt")
-        return self
-
-    @model_validator(mode="after")
-    def _even_heads(self) -> Self:
-        if self.position == "rope" and self.n_embd // self.n_head % 2:
-            raise ValueError("position||'rope' turns pairs of channels and needs an even head size"
-                             f", not {self.n_embd // self.n_head}||change n_head or n_embd")
-        return self
-
-    @model_validator(mode="after")
-    def _size(self) -> Self:
-        parameters = 12 * self.n_layer * self.n_embd**2  # of a block: Kaplan et al., 2020
-        if parameters > MOST_PARAMETERS:
-            raise ValueError(f"n_layer||must make at most {MOST_PARAMETERS:.0e} parameters, and 12 "
-                             f"* n_layer * n_embd^2 is {parameters:.0e}||lower it, or n_embd")
-        return self
-
-    @model_validator(mode="after")
-    def _heads(self) -> Self:
+    def _consistent(self) -> Self:
         if self.n_embd % self.n_head:
             near = max(1, round(self.n_embd / self.n_head)) * self.n_head
-            raise ValueError(f"n_embd||must be a multiple of n_head = {self.n_head}||try {near}")
+            raise ParamError("n_embd", f"must be a multiple of n_head = {self.n_head}",
+                             f"try {near}")
+        if self.position == "rope" and self.n_embd // self.n_head % 2:
+            raise ParamError("position", "'rope' rotates pairs of channels and needs an even head "
+                             f"size, not {self.n_embd // self.n_head}", "change n_head or n_embd")
+        if self.architecture != "gpt":
+            fixed = {name: f.default for name, f in type(self).model_fields.items()
+                     if not f.is_required()} | {"bias": True}
+            if self.architecture != "dropout":
+                fixed["dropout"] = 0.0
+            for name, value in fixed.items():
+                if getattr(self, name) != value:
+                    raise ParamError(name, f"must be {show(value)} for architecture "
+                                     f"{self.architecture}, a model of lecture 1",
+                                     f"set it to {show(value)}, or model.architecture to gpt")
         return self
 
 
 class BatchRampConfig(Section):
-    """A batch that grows linearly, as GPT-3's did. See batch_sizes.py."""
+    """A batch size that grows linearly, as GPT-3's did (Brown et al., 2020, appendix B)."""
 
-    start_tokens: Count
-    """Tokens of the first step, at most batch_tokens."""
+    start_tokens: BatchTokens
+    """Tokens in the first step."""
     tokens: Count
-    """Tokens after which a batch has its full size: GPT-3's 4 to 12 billion."""
+    """Training tokens after which a step has batch_tokens; 4 to 12 billion for GPT-3."""
 
 
 class TrainConfig(Section):
-    """The recipe."""
+    """The training recipe."""
 
-    max_steps: Annotated[int, Field(ge=0, lt=2**40)]
-    batch_tokens: Count
+    max_steps: CountOrZero
+    """Optimizer steps."""
+    batch_tokens: BatchTokens
     """Tokens in one optimizer step, over all processes and micro-steps."""
     batch_ramp: BatchRampConfig | None = None
     """Start with a smaller batch than batch_tokens."""
     lr: Positive
+    """Peak learning rate."""
     min_lr: NonNegative
-    warmup_steps: Counts0
+    """Learning rate at the end of the schedule."""
+    warmup_steps: CountOrZero
+    """Steps of linear warm-up to lr."""
     weight_decay: NonNegative
+    """Decoupled weight decay, on matrices and embeddings only."""
     beta1: Fraction
+    """Decay of Adam's first moment."""
     beta2: Fraction
+    """Decay of Adam's second moment."""
     grad_clip: NonNegative
-    """Clip the gradient's global norm to this; 0 clips nothing."""
+    """Maximum norm of the gradient; 0 for no clipping."""
     schedule: Literal["cosine", "constant", "linear", "wsd"]
+    """Decay of lr to min_lr after warm-up; wsd (warm-up, stable, decay) decays at the end only."""
     optimizer: Literal["adamw", "muon"]
+    """muon updates the hidden matrices by Muon and all else by AdamW (Jordan et al., 2024)."""
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"]
+    """Precision of matrix products; weights stay float32. auto is bfloat16 where it is native."""
     order: Literal["shuffled", "sequential"]
+    """Order of the training windows: a new permutation each epoch, or that of the text."""
     eval_interval: Count
+    """Steps between measurements of the validation loss."""
     val_tokens: Count
-    """Tokens of the validation split scored every eval_interval steps: the same ones always."""
+    """Tokens of the validation split scored each time, always the same ones."""
     log_interval: Count
+    """Steps between lines of metrics/train.csv."""
     keep: Literal["last", "best"]
-    """Which weights become models/gpt: the last, or the best by validation loss."""
+    """The weights saved to models/gpt: the last, or those with the best validation loss."""
     deterministic: bool
-    """The same bytes of weights from the same params on the same machine and topology."""
+    """Bit-identical weights from the same params on the same machine and topology."""
     decay_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Schedule wsd: the last part of the run over which lr falls to min_lr; null for 0.2."""
+    """Schedule wsd: fraction of the run over which lr falls to min_lr; null for 0.2."""
     eps: Positive = 1e-8
     """Adam's epsilon."""
     muon_lr: Positive | None = None
-    """Optimizer muon: the rate of the hidden matrices, scaled by sqrt(rows / columns) where that
-    is above 1. null: train.lr, scaled to the size of AdamW's updates (Liu et al., 2025)."""
+    """Learning rate of Muon's matrices, multiplied by max(1, sqrt(rows / columns)). null: train.lr,
+    scaled to the update size of AdamW (Liu et al., 2025)."""
     muon_momentum: Fraction = 0.95
     embed_lr: Positive | None = None
-    """Optimizer muon: the rate of the embeddings, by AdamW and undecayed; null for train.lr."""
+    """Optimizer muon: learning rate of the embeddings (AdamW, no decay); null for train.lr."""
     head_lr: Positive | None = None
-    """The same of the head, where it is not tied..."""
+    """Optimizer muon: learning rate of an untied head; null for train.lr."""
     scalar_lr: Positive | None = None
-    """...and of gains, biases and other vectors."""
+    """Optimizer muon: learning rate of gains, biases and other vectors; null for train.lr."""
     max_loss_spike: Annotated[float, Field(gt=1)] | None = None
-    """Stop when a step's loss exceeds its own running mean by this factor."""
+    """Stop when the loss exceeds this multiple of its running mean; null for never."""
     hellaswag_interval: Count | None = None
-    """Score a fixed subset of HellaSwag every so many steps, into metrics/train_hellaswag.csv."""
+    """Steps between HellaSwag scores, written to metrics/train_hellaswag.csv; null for none."""
     hellaswag_examples: Annotated[int, Field(ge=1, le=10042)] = 200
-    """How many, evenly spaced, hellaswag_interval scores."""
+    """Evenly spaced examples for hellaswag_interval."""
     sample_interval: Count | None = None
-    """Write samples every so many steps, into metrics/train_samples.md."""
+    """Steps between samples, written to metrics/train_samples.md; null for none."""
 
     @model_validator(mode="after")
-    def _used(self) -> Self:
-        if self.optimizer == "adamw":
-            for name in ("muon_lr", "embed_lr", "head_lr", "scalar_lr"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name}||is read by optimizer muon alone||leave it out, or "
-                                     "set train.optimizer to muon")
-        if self.schedule != "wsd" and self.decay_fraction is not None:
-            raise ValueError("decay_fraction||is read by schedule wsd alone||leave it out, or set "
-                             "train.schedule to wsd")
-        return self
-
-    @model_validator(mode="after")
-    def _schedule(self) -> Self:
+    def _consistent(self) -> Self:
+        for name, section, value in (("muon_lr", "optimizer", "muon"),
+                                     ("embed_lr", "optimizer", "muon"),
+                                     ("head_lr", "optimizer", "muon"),
+                                     ("scalar_lr", "optimizer", "muon"),
+                                     ("decay_fraction", "schedule", "wsd")):
+            if getattr(self, name) is not None and getattr(self, section) != value:
+                raise ParamError(name, f"is read by {section} {value} only",
+                                 f"leave it out, or set train.{section} to {value}")
         if self.min_lr > self.lr:
-            raise ValueError(f"min_lr||must be at most lr = {self.lr}||try {self.lr / 10:g}")
+            raise ParamError("min_lr", f"must be at most lr = {self.lr}", f"try {self.lr / 10:g}")
         if self.max_steps and self.warmup_steps >= self.max_steps:
-            raise ValueError(f"warmup_steps||must be below max_steps = {self.max_steps}"
-                             f"||try {self.max_steps // 10}")
+            raise ParamError("warmup_steps", f"must be below max_steps = {self.max_steps}",
+                             f"try {self.max_steps // 10}")
         return self

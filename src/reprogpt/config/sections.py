@@ -1,223 +1,234 @@
-"""The sections of params.yaml that bring text in, measure and run; recipe.py has the other two.
+"""The sections of params.yaml for data, evaluation, sampling and runtime; recipe.py has the rest.
 
-Frozen, typed, and strict: a field without a default must be spelled out in params.yaml, one with a
-default is a *switch*, off unless it is there.
+Sections are frozen and strict. A field without a default must stand in params.yaml. A field with a
+default is a switch: absent means the default, and a default is left out of the fingerprint.
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1, le=2**62)]  # a sum of two still fits 64 bits
-Counts0 = Annotated[int, Field(ge=0, le=2**62)]
+from reprogpt.errors import ParamError
+
+Count = Annotated[int, Field(ge=1, le=10**15)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**15)]
+Processes = Annotated[int, Field(ge=1, le=4096)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Examples = Annotated[int, Field(ge=0, le=10042)]
+Corpus = Literal["shakespeare", "tinyshakespeare", "fineweb-edu", "hub", "files", "shards",
+                 "addition", "calculator"]
+CORPORA = get_args(Corpus)
 
 
 class Section(BaseModel):
     """A frozen group of params: no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @model_validator(mode="after")
-    def _utf8(self) -> Self:
-        """What a file can hold: a run writes its params down, and samples with their prompts."""
-        for name, value in self:
-            for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str) and re.search("[\ud800-\udfff]", text):
-                    raise ValueError(f"{name}||must be text that UTF-8 can hold, without half a "
-                                     "surrogate pair||write the character itself, or \\U and its "
-                                     "8 hex digits")
-        return self
+    # A limit on text makes pydantic refuse what is not Unicode: half a surrogate pair (JSON's
+    # "\ud83d") could not be written to samples.md.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_max_length=10**9)
 
     def canonical(self) -> dict[str, Any]:
-        """The values that make this section what it is, switches that are off left out."""
+        """The values that differ from their defaults, as JSON: what a fingerprint covers."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class HubConfig(Section):
-    """A data set on the Hugging Face Hub, pinned."""
+    """A data set on the Hugging Face Hub at a fixed commit."""
 
     id: str
     """owner/name"""
     config: str | None
-    """The data set's configuration (subset), or null for its only one."""
+    """Configuration (subset) of the data set; null if it has only one."""
     split: str
     text_field: str
-    """The column that holds the text."""
+    """Column that holds the text."""
     revision: str
-    """A commit hash: branches move, runs must not."""
+    """Commit hash, 40 hex digits. Branches move; a run must not."""
 
     @model_validator(mode="after")
     def _pinned(self) -> Self:
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.id):
-            raise ValueError("id||must be the name of a data set, owner/name||copy one from "
-                             "https://huggingface.co/datasets")
+            raise ParamError("id", "must be the name of a data set, owner/name",
+                             "copy one from https://huggingface.co/datasets")
         if not re.fullmatch("[0-9a-f]{40}", self.revision):
-            raise ValueError("revision||must be a commit hash of 40 hex digits, since branches and "
-                             "tags move||copy one from https://huggingface.co/datasets/"
+            raise ParamError("revision", "must be a commit hash of 40 hex digits, since branches "
+                             "and tags move", "copy one from https://huggingface.co/datasets/"
                              f"{self.id}/commits/main")
         return self
 
 
 class TaskConfig(Section):
-    """The problems of a generated corpus. See tasks.py."""
+    """Arithmetic problems of the corpora `addition` and `calculator`. See data/arithmetic.py."""
 
     digits: Annotated[int, Field(ge=1, le=9)] = 3
-    """Of the operands, at most."""
+    """Maximum digits of an operand."""
     reverse: bool = False
     """Write the result from its last digit to its first."""
     scratchpad: bool = False
-    """Corpus `calculator`: the steps before the result."""
+    """Corpus `calculator`: write the steps before the result."""
     examples: Count = 100_000
-    """Problems, those held out included."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """The fraction of them that is for testing."""
-    seed: Counts0 = 0
+    """Number of problems, held-out ones included."""
+    held_out: Share = 0.05
+    """Fraction of the problems held out for testing."""
+    seed: CountOrZero = 0
 
 
 class DownloadConfig(Section):
-    """Which text. See corpora.py."""
+    """The text to train on. See data/corpora.py."""
 
-    corpus: str
+    corpus: Corpus
     files: list[str] | None
     """Globs for the corpora `files` and `shards`: relative to the project, from `~` or absolute."""
     hub: HubConfig | None
+    """The data set of corpus `hub`."""
     max_bytes: Count | None
-    """Take only the first part of the corpus: bytes of text, or null for all of it."""
+    """Take only this many bytes of text from the start of the corpus; null for all."""
     max_documents: Count | None
+    """Take only this many documents from the start of the corpus; null for all."""
     task: TaskConfig | None = None
-    """Corpora `addition` and `calculator`: which problems."""
+    """The problems of the corpora `addition` and `calculator`."""
     text_field: str = "text"
     """Corpus `files`: the field of a .jsonl, .parquet or .csv file that holds the text."""
 
     @model_validator(mode="after")
     def _sources(self) -> Self:
         if self.corpus in ("files", "shards") and not self.files:
-            raise ValueError("files||must name at least one glob when corpus is "
-                             f"'{self.corpus}'||set it, e.g. files: [my/*.txt]")
+            raise ParamError("files", f"must name at least one glob when corpus is '{self.corpus}'",
+                             "set it, e.g. files: [my/*.txt]")
         if self.corpus == "hub" and self.hub is None:
-            raise ValueError("hub||must be set when corpus is 'hub'||give id, config, split, "
-                             "text_field and revision")
+            raise ParamError("hub", "must be set when corpus is 'hub'",
+                             "give id, config, split, text_field and revision")
         return self
 
 
 class TokenizeConfig(Section):
-    """How text becomes uint16 shards, and which of it is held out."""
+    """How text becomes shards of uint16 tokens, and which part is held out for validation."""
 
     encoding: Literal["gpt2", "char"]
-    shard_tokens: Annotated[int, Field(ge=1024, le=2**62)]
+    """GPT-2's BPE (50,257 tokens), or one token for each character of the training text."""
+    shard_tokens: Annotated[int, Field(ge=1024, lt=2**31)]  # an int32 in llm.c's header
+    """Tokens in one shard file; the last one has fewer."""
     split: Literal["first", "hash", "tail"]
-    """Which part is held out: the first documents in order, documents by a seeded hash, or the
-    tail of the text."""
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Held out: a fraction of the documents (`hash`) or of the text (`tail`, `first`)..."""
+    """Held out: the first documents, documents chosen by a seeded hash, or the end of the text."""
+    val_fraction: Share | None = None
+    """Fraction held out: of the documents (`hash`), or of the text (`tail`, `first`)."""
     val_tokens: Count | None = None
-    """...or at least this many tokens. Exactly one of the two is given."""
+    """Tokens held out, at least. Give either this or val_fraction."""
     unknown: Literal["error", "drop"] = "error"
-    """Encoding `char`: what a held-out character that training never saw becomes."""
+    """Encoding `char`: what to do with a held-out character that the training text lacks."""
     track: Literal["shards", "manifest"] = "shards"
-    split_seed: Counts0 = 0
-    """Of the split `hash`: not `seed`, so that runs of every seed are scored on the same text."""
+    """What DVC caches: the shards, or the manifest alone, which keeps one copy of them fewer."""
+    split_seed: CountOrZero = 0
+    """Seed of split `hash`. Not `seed`: runs with other seeds are scored on the same text."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
         if (self.val_fraction is None) == (self.val_tokens is None):
-            raise ValueError("val_fraction||and val_tokens cannot be both set or both null"
-                             "||give one of the two")
+            raise ParamError("val_fraction", "and val_tokens cannot be both set or both null",
+                             "give one of the two")
         if self.split == "hash" and self.val_fraction is None:
-            raise ValueError("val_fraction||must be set when split is 'hash'||e.g. 0.1")
+            raise ParamError("val_fraction", "must be set when split is 'hash'", "e.g. 0.1")
         return self
 
 
 class SuitesConfig(Section):
-    """Evaluations of one's own."""
+    """Additional evaluations."""
 
     held_out: list[str] = []
     """Globs of text files, as in download.files: loss and bits per byte of each. DVC does not
-    watch them; their checksums stand in metrics/eval.json."""
+    watch them; metrics/eval.json has their checksums."""
 
 
 class EvaluateConfig(Section):
-    """What the finished model is measured by."""
+    """How the finished model is scored."""
 
     val_tokens: Count | None
     """Tokens of the validation split to score; null for all of it."""
-    hellaswag_examples: Annotated[int, Field(ge=0, le=10042)] | None
+    hellaswag_examples: Examples | None
     """Evenly spaced examples out of HellaSwag's 10,042; null for all, 0 for none."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of HellaSwag's matrix products; sums are float32 in both. The loss is always float32."""
+    """Precision of HellaSwag's matrix products. Sums and the validation loss are float32."""
     suites: SuitesConfig = SuitesConfig()
-    """More evaluations, off unless named."""
 
 
 class SampleConfig(Section):
     """What the finished model is asked to write."""
 
     prompts: Annotated[list[str], Field(min_length=1)]
-    num_samples: Count
-    """Samples per prompt; all are drawn at once."""
+    num_samples: Annotated[int, Field(ge=1, le=10_000)]
+    """Samples per prompt, drawn as one batch."""
     max_new_tokens: Count
+    """Tokens to generate after the prompt."""
     temperature: NonNegative
-    """0 is greedy."""
+    """Divides the logits; 0 picks the most likely token."""
     top_k: Count | None
+    """Draw from the k most likely tokens only; null for all."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None
+    """Draw from the smallest set of tokens with this total probability; null for all."""
     repetition_penalty: Positive = 1.0
-    """Above 1 makes tokens that were there less likely (CTRL); 1 is off."""
+    """Above 1 makes tokens that occurred less likely (CTRL, Keskar et al., 2019); 1 is off."""
     prompts_file: str | None = None
     """A text file with one more prompt on each line. DVC does not watch it."""
 
 
 class RuntimeConfig(Section):
-    """Where and how it runs. Nothing here may change a result beyond rounding."""
+    """Where and how stages run. Nothing here may change a result beyond rounding."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-                                 title="auto, cpu, cuda, cuda:N or mps")]
-    nproc: Count | Literal["auto"]
-    """Training processes: auto is one per GPU, or one."""
+    device: str
+    """auto is CUDA if there is a GPU, else mps, else cpu."""
+    nproc: Processes | Literal["auto"]
+    """Training processes; auto is one per GPU, or one."""
     micro_batch: Count | Literal["auto"]
-    """At most this many rows of block_size tokens go through the model at a time."""
+    """Maximum rows of block_size tokens in one forward pass; auto is found by trying."""
     compile: bool | Literal["auto"]
-    workers: Count | Literal["auto"]
-    """Tokenizing processes: auto is one per core."""
+    """torch.compile the model."""
+    workers: Processes | Literal["auto"]
+    """Tokenizing processes; auto is one per core."""
     encoder: Literal["auto", "tiktoken", "riptoken"] = "auto"
     """auto is riptoken where it is installed and gives tiktoken's ids on a sample."""
     tokenize_executor: Literal["local", "datatrove", "slurm"] = "local"
-    """Where pieces are tokenized: processes of this machine (`workers`), tasks of datatrove's local
-    executor, or of its Slurm executor; see docs/data.md. The shards are the same."""
+    """Where parts are tokenized: processes of this machine (`workers`), tasks of datatrove's local
+    executor, or of its Slurm executor (docs/data.md). The shards are the same."""
     tokenize_tasks: Annotated[int, Field(ge=1, le=1000)] = 16
     """Tasks of the executors datatrove and slurm."""
     slurm_partition: str | None = None
-    """The partition that tokenize_executor slurm submits to."""
+    """Partition that tokenize_executor slurm submits to."""
     slurm_time: Annotated[str, Field(pattern=r"^[0-9:-]+$")] = "04:00:00"
-    """The most time that one task of tokenize_executor slurm may take."""
+    """Time limit of one task of tokenize_executor slurm."""
     checkpoint_interval: Count
-    """Steps between checkpoints: what a kill can cost."""
+    """Steps between checkpoints; a kill loses at most this many."""
     launcher: Literal["torchrun", "slurm"]
-    resume: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$",
-                                 title="16 hex digits, the name of a folder in runs/")] | None
-    """Continue the unfinished run with this fingerprint, under edited code."""
+    """How several training processes are started. One process is started directly."""
+    resume: str | None
+    """Continue the unfinished run with this fingerprint, although the code was edited."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Several processes: ddp gives each a whole model, fsdp cuts weights, gradients and optimizer
-    state up among them, for models that do not fit otherwise."""
+    """ddp replicates the model on every process; fsdp shards weights, gradients and optimizer
+    state, for models that do not fit on one GPU."""
     shard_optimizer: bool = False
-    """Under ddp: cut AdamW's state up among the processes."""
+    """Under ddp: shard AdamW's state (ZeRO stage 1)."""
     keep_checkpoints: Count = 2
-    """How many of the last checkpoints of a run stay on disk."""
-    max_restarts: Counts0 = 3
-    """How often the group of processes is started again after one of it dies."""
-    timeout: Positive = 600.0
+    """Most recent checkpoints of a run to keep."""
+    max_restarts: CountOrZero = 3
+    """Restarts of the process group after a process dies."""
+    timeout: Annotated[float, Field(gt=0, le=10**6)] = 600.0
     """Seconds after which a process that the others wait for counts as hung."""
     eval_tokens: Count | Literal["auto"] = "auto"
-    """At most this many tokens go through the model at a time when it is evaluated."""
+    """Maximum tokens in one forward pass of an evaluation."""
     verify: Literal["sampled", "full"] = "sampled"
-    """How much of each shard is checked against its checksum before training opens it."""
+    """How much of each shard is compared with its checksum before training opens it."""
 
     @model_validator(mode="after")
-    def _partition(self) -> Self:
+    def _names(self) -> Self:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ParamError("device", "must be auto, cpu, cuda, cuda:N or mps", "try auto")
+        if self.resume is not None and not re.fullmatch("[0-9a-f]{16}", self.resume):
+            raise ParamError("resume", "must be 16 hex digits, the name of a folder in runs/",
+                             "copy one from there")
         if self.tokenize_executor == "slurm" and not self.slurm_partition:
-            raise ValueError("slurm_partition||must be set when tokenize_executor is 'slurm'"
-                             "||name a partition that `sinfo` lists")
+            raise ParamError("slurm_partition", "must be set when tokenize_executor is 'slurm'",
+                             "name a partition that `sinfo` lists")
         return self

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pipeline.checks.code_deps import EXEMPT, LADDER_STAGES, STAGES, closure, code_deps
 from reprogpt.config import read_yaml
@@ -89,7 +88,7 @@ def changed_deps(project: Path) -> dict[str, dict[str, str]]:
 def test_a_comment_in_lecture_1_reruns_no_stage_of_the_pipeline(checkout: Path) -> None:
     assert run("git", "init", "-q", cwd=checkout).returncode == 0
     lock = checkout / "dvc.lock"
-    locked = yaml.safe_load(lock.read_text())
+    locked = read_yaml(lock)
     for stage, deps in changed_deps(checkout).items():  # lock the code as it is
         entries = {dep["path"]: dep for dep in locked["stages"][stage]["deps"]}
         for path in deps:
@@ -97,7 +96,7 @@ def test_a_comment_in_lecture_1_reruns_no_stage_of_the_pipeline(checkout: Path) 
             entries[path] = {"path": path, "hash": "md5", "size": len(content),
                              "md5": hashlib.md5(content, usedforsecurity=False).hexdigest()}
         locked["stages"][stage]["deps"] = list(entries.values())
-    lock.write_text(yaml.safe_dump(locked))
+    lock.write_text(json.dumps(locked))  # JSON is YAML
     assert changed_deps(checkout) == {}
     for source in (checkout / "src/reprogpt/model/lecture1").glob("*.py"):
         source.write_text(source.read_text() + "\n# edited\n")
