@@ -1,8 +1,8 @@
-"""Batches per second of the loader beside the usual memmap loop (nanoGPT's get_batch).
+"""Speed of the data loader, compared with a memmap loop (nanoGPT's get_batch).
 
     python benchmarks/loader.py [--tokens 20000000] [--rounds 5] [--cpu-time] [--json FILE]
 
-Both read the same shard; the loader also permutes, stitches shards and knows each row's number.
+Both read the same shard. The loader also shuffles windows, reads across shards and numbers rows.
 """
 
 import argparse
@@ -22,26 +22,24 @@ import numpy as np
 import torch
 
 from benchmarks.machine import write
-from reprogpt.tokens.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest
+from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
+from reprogpt.tokens.shards import TokenStream, write_shard
 from reprogpt.training.loader import Loader
 
 SHAPES = {"char B12 T64": (12, 64), "B64 T1024": (64, 1024)}
 
 
-def write_shard(folder: Path, tokens: int) -> None:
-    """Random tokens; speed does not depend on what they say."""
+def write_tokens(folder: Path, tokens: int) -> None:
+    """Writes a shard of random tokens; their values do not affect the speed."""
     ids = np.random.default_rng(0).integers(50257, size=tokens, dtype=np.uint16)
-    writer = ShardWriter(folder, "train", tokens)
-    writer.document()
-    writer.write(ids)
-    shards = writer.close()
+    shard = write_shard(folder / "train_000000.bin", "train", [ids], tokens, documents=1)
     totals = {"train": Totals(documents=1, tokens=tokens, bytes=tokens)}
-    write_manifest(folder, Manifest(shards=tuple(shards), totals=totals,
+    write_manifest(folder, Manifest(shards=(shard,), totals=totals,
                                     tokenizer={"name": "gpt2", "n_vocab": 50257}, corpus={}))
 
 
 def memmap_batch(path: Path, B: int, T: int) -> Callable[[int], Any]:
-    """A fresh memmap a batch and a random row at a time, as nanoGPT reads."""
+    """nanoGPT's get_batch: a new memmap for each batch, random windows one at a time."""
     def get(step: int) -> Any:
         data = np.memmap(path, dtype=np.uint16, mode="r", offset=1024)
         starts = torch.randint(len(data) - T, (B,))
@@ -63,7 +61,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_shard(folder, args.tokens)
+        write_tokens(folder, args.tokens)
         print("| batch | reader | ms a batch | tokens/s |\n|---|---|---:|---:|")
         for shape, (B, T) in SHAPES.items():
             ours = Loader(TokenStream(folder, "train"), B * T, T, seed=1).batch

@@ -25,7 +25,8 @@ from reprogpt.config import Config, merge, read_yaml
 from reprogpt.launch.launcher import launch
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.runtime.workers import usable_cores
-from reprogpt.tokens.shards import Manifest, ShardWriter, Totals, write_manifest
+from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
+from reprogpt.tokens.shards import write_shard
 from reprogpt.tokens.tokenizers import CharTokenizer
 
 SIZES = {
@@ -39,10 +40,8 @@ def write_tokens(folder: Path) -> None:
     tokenizer = CharTokenizer("".join(map(chr, range(32, 97))))
     rng, shards, totals = np.random.default_rng(0), [], {}
     for split, count in (("train", 1_000_000), ("val", 5000)):
-        writer = ShardWriter(folder, split, 10**8)
-        writer.document()
-        writer.write(rng.integers(65, size=count).astype(np.uint16))
-        shards += writer.close()
+        ids = rng.integers(65, size=count).astype(np.uint16)
+        shards.append(write_shard(folder / f"{split}_000000.bin", split, [ids], count, 1))
         totals[split] = Totals(1, count, count)
     tokenizer.save(folder / "tokenizer")
     identity = {"name": "char", "n_vocab": 65, "fingerprint": tokenizer.fingerprint}

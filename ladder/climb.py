@@ -42,7 +42,8 @@ def measure(rung: str, cfg: Config, paths: Paths) -> None:
     from reprogpt.generation.samples import write
     from reprogpt.runtime.distributed import process_group
     from reprogpt.storage.files import write_bytes, write_json
-    from reprogpt.tokens.shards import TokenStream, read_manifest
+    from reprogpt.tokens.manifest import read_manifest
+    from reprogpt.tokens.shards import TokenStream
     from reprogpt.tokens.tokenizers import load_tokenizer
 
     trained = json.loads(Path(paths.json).read_text())

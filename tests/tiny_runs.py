@@ -13,9 +13,10 @@ import torch
 
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.launch.run_dir import Paths, RunDir
-from reprogpt.tokens.shards import Manifest, ShardWriter, Totals, write_manifest
+from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer
 from reprogpt.training.metrics_log import COLUMNS, Row
+from tests.shard_writer import ShardWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 ALPHABET = "abcdefghijklmnopqrstuvwxyz .\n"

@@ -16,7 +16,9 @@ from reprogpt.errors import ConfigError
 from reprogpt.storage.fetch import Mirrored, fetch
 from reprogpt.storage.files import write_bytes
 from reprogpt.storage.paths import cache_dir
-from reprogpt.tokens.shards import TokenStream, header, read_manifest
+from reprogpt.tokens.manifest import read_manifest
+from reprogpt.tokens.shard_format import header
+from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import ENCODER_JSON, VOCAB_BPE, gpt2_tokenizer
 from tests.conftest import ROOT, read_documents
 

@@ -23,7 +23,8 @@ from reprogpt.encoding.split_points import safe_cut
 from reprogpt.encoding.tokenize_corpus import tokenize
 from reprogpt.errors import ConfigError
 from reprogpt.runtime.workers import Processes
-from reprogpt.tokens.shards import TokenStream, read_manifest
+from reprogpt.tokens.manifest import read_manifest
+from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import gpt2_tokenizer, load_tokenizer
 from tests.conftest import ROOT, read_documents
 

@@ -16,10 +16,11 @@ from reprogpt.evaluation.published import nearest
 from reprogpt.evaluation.report import evaluate
 from reprogpt.formats import huggingface as hf
 from reprogpt.generation.samples import page, read_prompts, write
-from reprogpt.tokens.shards import Manifest, ShardWriter, Totals, write_manifest
+from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer
 from reprogpt.training.periodic_eval import Probes
 from tests.evaluation.test_hellaswag import ALONE, EXAMPLE, LETTERS, Part
+from tests.shard_writer import ShardWriter
 from tests.small_models import random_model
 
 torch.set_num_threads(1)

@@ -8,16 +8,9 @@ import pytest
 import torch
 
 from reprogpt.model.loss import MASKED
-from reprogpt.tokens.shards import (
-    BLOCK,
-    Checksums,
-    Manifest,
-    Shard,
-    TokenStream,
-    Totals,
-    header,
-    write_manifest,
-)
+from reprogpt.tokens.manifest import Manifest, Shard, Totals, write_manifest
+from reprogpt.tokens.shard_format import header
+from reprogpt.tokens.shards import BLOCK, Checksums, TokenStream
 from reprogpt.training.loader import Loader
 from reprogpt.training.permutation import Permutation
 from tests.tiny_runs import write_tokens

@@ -16,8 +16,9 @@ from reprogpt.data.raw_text import Meta
 from reprogpt.errors import ConfigError
 from reprogpt.storage.files import replacing, sha256_of
 from reprogpt.storage.paths import local_path
+from reprogpt.tokens.manifest import Shard, Totals
 from reprogpt.tokens.shard_format import open_tokens
-from reprogpt.tokens.shards import Shard, Totals, checksums_of, write_shard
+from reprogpt.tokens.shards import checksums_of, write_shard
 from reprogpt.tokens.tokenizers import GPT2_EOT, Tokenizer
 
 _CHUNK = 1 << 22  # tokens looked at a time

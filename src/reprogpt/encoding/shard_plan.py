@@ -8,22 +8,15 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from reprogpt.encoding.chunks import Encoded
 from reprogpt.storage.files import link_or_copy, write_json
-from reprogpt.tokens.shards import (
-    Shard,
-    Totals,
-    cached_shard_path,
-    checksums_of,
-    shard_from_json,
-    shard_to_json,
-    write_shard,
-)
+from reprogpt.tokens.manifest import Shard, Totals, cached_shard_path
+from reprogpt.tokens.shards import checksums_of, write_shard
 from reprogpt.tokens.tokenizers import CharTokenizer
 
 
@@ -133,7 +126,7 @@ def cached_shard(plan: ShardPlan) -> Shard | None:
     record = plan.path.with_suffix(".json")
     if not (record.is_file() and plan.path.is_file()):
         return None
-    shard = shard_from_json(json.loads(record.read_bytes()))
+    shard = Shard(**json.loads(record.read_bytes()))
     mask = plan.path.with_suffix(".mask")
     good = checksums_of(plan.path).sha256 == shard.sha256 and (
         shard.mask_sha256 is None
@@ -152,7 +145,7 @@ def make_shard(plan: ShardPlan) -> Shard:
     shard = write_shard(plan.path, plan.split, chunks, plan.tokens, plan.documents,
                         masks if masked else None)
     shard = replace(shard, name=plan.name)
-    write_json(plan.path.with_suffix(".json"), shard_to_json(shard))
+    write_json(plan.path.with_suffix(".json"), asdict(shard))
     return shard
 
 

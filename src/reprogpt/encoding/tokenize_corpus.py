@@ -32,7 +32,7 @@ from reprogpt.encoding.train_val_split import Decide, splitter, tail_cut
 from reprogpt.errors import ConfigError
 from reprogpt.runtime.workers import Processes, worker_count
 from reprogpt.storage.files import make_empty
-from reprogpt.tokens.shards import Manifest, Shard, Totals, write_manifest
+from reprogpt.tokens.manifest import Manifest, Shard, Totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
 
 SMALL = 8 << 20

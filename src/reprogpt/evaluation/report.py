@@ -15,7 +15,8 @@ from reprogpt.formats.huggingface import load_model
 from reprogpt.model.gpt import GPT
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import write_bytes, write_json
-from reprogpt.tokens.shards import TokenStream, read_manifest
+from reprogpt.tokens.manifest import read_manifest
+from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import Tokenizer, load_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""manifest.json: what the shards beside it are, where they came from, and their checksums."""
+"""`manifest.json`: the shards of a tokenized corpus, their checksums, and where they came from."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -13,21 +13,21 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of tokens. `documents` counts those that begin in it."""
+    """One file of tokens. `documents` counts the documents that begin in it."""
 
     name: str
     split: str
     tokens: int
     documents: int
     sha256: str
-    crc32: tuple[int, ...]
-    """Of each BLOCK bytes of the file, header included: what a sampled check reads."""
+    crc32: str
+    """crc32 of each shards.BLOCK bytes of the file, header included, 8 hex digits a block."""
     mask_sha256: str | None = None
     path: str | None = None
     """Where the file is when it is not beside the manifest: `cache:KEY`, or a path."""
 
     def file(self, folder: Path) -> Path:
-        """The file, for a manifest in ``folder``."""
+        """Path of the file, for a manifest in ``folder``."""
         if self.path is None:
             return folder / self.name
         kind, _, key = self.path.partition("cache:")
@@ -35,7 +35,7 @@ class Shard:
 
 
 def cached_shard_path(key: str) -> Path:
-    """Where the shard made by a plan of this key is kept between runs."""
+    """Where the shard with this content key is kept between runs."""
     return cache_dir() / "shards" / key[:2] / f"{key}.bin"
 
 
@@ -51,7 +51,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `data/tokens` holds, and where it came from."""
+    """Contents of `manifest.json`."""
 
     shards: tuple[Shard, ...]
     totals: dict[str, Totals]
@@ -66,37 +66,22 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes manifest.json: the last thing of a tokenization, since it vouches for the rest."""
-    shards = [shard_to_json(shard) for shard in manifest.shards]
-    write_json(folder / MANIFEST, {"version": 1, **asdict(manifest), "shards": shards})
+    """Writes `manifest.json`. Call it last: readers take the shards it lists for complete."""
+    write_json(folder / MANIFEST, {"version": 1, **asdict(manifest)})
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads manifest.json. Raises ValueError when it is missing or not one of ours."""
+    """Reads `manifest.json`. Raises ValueError if it is missing or malformed."""
     path = Path(folder) / MANIFEST
     try:
         values = json.loads(path.read_bytes())
         if values.pop("version") != 1:
-            raise ValueError("another version")
-        shards = tuple(map(shard_from_json, values.pop("shards")))
+            raise ValueError("its version is not 1")
+        shards = tuple(Shard(**shard) for shard in values.pop("shards"))
         totals = {name: Totals(**total) for name, total in values.pop("totals").items()}
         return Manifest(shards=shards, totals=totals, **values)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run the stage tokenize") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no manifest of shards ({error}); "
+        raise ValueError(f"{path}: is not a manifest of shards ({error}); "
                          "run the stage tokenize again") from None
-
-
-def shard_to_json(shard: Shard) -> dict[str, Any]:
-    """As it stands in manifest.json: the block sums as one string of 8 hex digits each."""
-    values = asdict(shard)
-    values["crc32"] = "".join(f"{crc:08x}" for crc in shard.crc32)
-    return values
-
-
-def shard_from_json(values: dict[str, Any]) -> Shard:
-    """The reverse of :func:`shard_to_json`."""
-    digits = values["crc32"]
-    crcs = tuple(int(digits[n:n + 8], 16) for n in range(0, len(digits), 8))
-    return Shard(**{**values, "crc32": crcs})

@@ -1,7 +1,7 @@
-"""The bytes of a shard of tokens: llm.c's `.bin`, and build-nanogpt's `.npy`.
+"""File formats of token shards: llm.c's `.bin`, and build-nanogpt's `.npy`.
 
-A `.bin` is a header of 256 int32 (magic 20240520, version 1, number of tokens, zeros), then the
-tokens as little-endian uint16 (karpathy/llm.c, dev/data/data_common.py).
+A `.bin` is a header of 256 int32 (magic 20240520, version 1, number of tokens, zeros), followed by
+the tokens as little-endian uint16 (karpathy/llm.c, dev/data/data_common.py).
 """
 
 from pathlib import Path
@@ -17,16 +17,14 @@ SUFFIXES = (".bin", ".npy")
 
 
 def header(tokens: int) -> bytes:
-    """llm.c's header for a shard of so many tokens."""
-    words = np.zeros(256, "<i4")
-    words[:3] = MAGIC, VERSION, tokens
-    return words.tobytes()
+    """The header of a `.bin` of ``tokens`` tokens."""
+    return np.array([MAGIC, VERSION, tokens] + [0] * 253, "<i4").tobytes()
 
 
 def open_tokens(path: Path) -> np.ndarray:
-    """The tokens of a shard of either kind as a mapped (n,) uint16.
+    """Memory-maps the tokens of a shard in either format: (n,) uint16.
 
-    Raises ConfigError, naming the file, for what is not a whole one.
+    Raises ConfigError, naming the file, when it is damaged or in another format.
     """
     return _open_npy(path) if path.suffix == ".npy" else _open_bin(path)
 
@@ -35,10 +33,11 @@ def _open_npy(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ConfigError(f"{path}: is not a whole .npy file ({error}); get it again") from None
+        raise ConfigError(f"{path}: is not a complete .npy file ({error}); fetch it again"
+                          ) from None
     if array.dtype != np.uint16 or array.ndim != 1:
-        raise ConfigError(f"{path}: must hold one row of uint16, not {array.dtype} of shape "
-                          f"{array.shape}; convert it")
+        raise ConfigError(f"{path}: must be a one-dimensional array of uint16, not {array.dtype} "
+                          f"of shape {array.shape}; convert it")
     return array
 
 
@@ -46,9 +45,9 @@ def _open_bin(path: Path) -> np.ndarray:
     head = np.fromfile(path, "<i4", 256)
     if len(head) < 256 or head[0] != MAGIC or head[1] != VERSION:
         raise ConfigError(f"{path}: does not begin with llm.c's header (magic {MAGIC}, version "
-                          f"{VERSION}); it is no shard of GPT-2 tokens")
-    size, wanted = path.stat().st_size, HEADER_BYTES + TOKEN_BYTES * int(head[2])
-    if size != wanted:
-        raise ConfigError(f"{path}: has {size} bytes, and its header's {head[2]} tokens take "
-                          f"{wanted}; get it again")
+                          f"{VERSION}); it is not a shard of GPT-2 tokens")
+    size, expected = path.stat().st_size, HEADER_BYTES + TOKEN_BYTES * int(head[2])
+    if size != expected:
+        raise ConfigError(f"{path}: has {size} bytes, but the {head[2]} tokens in its header take "
+                          f"{expected}; fetch it again")
     return np.memmap(path, "<u2", "r", HEADER_BYTES, (int(head[2]),))

@@ -24,7 +24,7 @@ from reprogpt.model.registry import build_model
 from reprogpt.runtime.device import DTYPES, autocast, resolve_precision
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.paths import cache_dir
-from reprogpt.tokens.shards import read_manifest
+from reprogpt.tokens.manifest import read_manifest
 from reprogpt.training.batch_schedule import batch_sizes
 from reprogpt.training.loader import Batch, Loader
 from reprogpt.training.optimizer import lr_at, set_lr
