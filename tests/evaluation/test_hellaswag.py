@@ -1,7 +1,6 @@
 """HellaSwag's two scorings against one row at a time."""
 
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -11,13 +10,11 @@ from hypothesis import strategies as st
 
 from reprogpt.evaluation.hellaswag import Prompt, answer, read_questions, render, score
 from reprogpt.evaluation.prefix_trees import batches, grow
-from reprogpt.runtime.distributed import Process
 from reprogpt.tokens.tokenizers import CharTokenizer
 from tests.small_models import random_model
+from tests.small_project import ALONE, EXAMPLE, LETTERS, on_ranks
 
 torch.set_num_threads(1)
-ALONE = Process(0, 1, torch.device("cpu"))
-LETTERS = "".join(map(chr, range(32, 127))) + "\n"
 
 
 def one_row_at_a_time(model, prompt: Prompt) -> list[float]:
@@ -78,15 +75,6 @@ def test_batches_hold_every_tree_once_and_fit(sizes, eval_tokens):
     for batch in packed:
         longest = max(len(tree.tokens) for tree in batch)
         assert len(batch) == 1 or len(batch) * longest <= eval_tokens
-
-
-EXAMPLE = {
-    "ind": 4, "activity_label": "Home and Garden", "label": 3, "source_id": "wikihow~1",
-    "split": "val", "split_type": "indomain",
-    "ctx_a": "[header] How to dry flowers [title] Pick them. [step] Go out.",
-    "ctx_b": "you", "ctx": "[header] How to dry flowers [title] Pick them. [step] Go out. you",
-    "endings": ["take  a knife. [substeps] Cut.", "sit [title] down.", " wait.", "go home."],
-}
 
 
 def test_the_two_prompts_are_those_of_their_authors():
@@ -152,37 +140,12 @@ def test_lines_and_summary_agree_with_rows(file):
     assert summary["acc_norm"] == round(right / 11, 6)
 
 
-class Part(Process):
-    """One of several processes in threads, summing through a barrier."""
-
-    def sum(self, values):
-        self.board.append(values.clone())
-        self.barrier.wait()
-        values.copy_(torch.stack(self.board).sum(0))
-        self.barrier.wait()
-        return values
-
-
 def test_processes_share_the_questions_also_unevenly(file):
     tokenizer = CharTokenizer(LETTERS)
     model = random_model(tokenizer.n_vocab, scale=0.3, block_size=128)
     questions = read_questions(file, tokenizer)
     alone = answer(model, questions, ALONE, at_once=300)
-    board, barrier, results = [], threading.Barrier(3), {}
-    parts = [Part(rank, 3, torch.device("cpu")) for rank in range(3)]
-    for part in parts:
-        object.__setattr__(part, "board", board)
-        object.__setattr__(part, "barrier", barrier)
-
-    def work(part):
-        results[part.rank] = answer(model, questions, part, at_once=300)
-
-    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for result in results.values():
+    for result in on_ranks(3, lambda p: answer(model, questions, p, at_once=300)):
         np.testing.assert_array_equal(result.nll, alone.nll)
         np.testing.assert_array_equal(result.lm_eval_nll, alone.lm_eval_nll)
 

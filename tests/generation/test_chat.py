@@ -10,7 +10,7 @@ from pipeline.chat import main
 from pipeline.cli import Parser, one_line, options_named
 from reprogpt.config import SampleConfig
 from reprogpt.formats import huggingface as hf
-from reprogpt.generation.chat import converse, pieces
+from reprogpt.generation.chat import HELP, converse, stream_text
 from reprogpt.generation.samples import write
 from reprogpt.tokens.tokenizers import CharTokenizer, Gpt2Tokenizer, _byte_of
 from tests.conftest import ROOT
@@ -24,7 +24,7 @@ CFG = SampleConfig(prompts=["ab"], num_samples=1, max_new_tokens=30, temperature
 def test_what_streams_is_what_is_sampled():
     tokenizer = CharTokenizer("abc\n")
     model = random_model(tokenizer.n_vocab, scale=0.3)
-    streamed = list(pieces(model, tokenizer, "ab", CFG, 7))
+    streamed = list(stream_text(model, tokenizer, "ab", CFG, 7))
     assert "".join(streamed) == write(model, tokenizer, CFG, 7)[0][0]
     assert all(len(piece) <= 1 for piece in streamed)
 
@@ -35,7 +35,7 @@ def test_characters_of_several_tokens_come_whole():
     encoder = {by_byte[b]: b for b in range(256)} | {"<|endoftext|>": 256}
     tokenizer = Gpt2Tokenizer("#version: 0.2\n", encoder)
     model = random_model(tokenizer.n_vocab, scale=0.5)
-    streamed = list(pieces(model, tokenizer, "é字", CFG, 3))
+    streamed = list(stream_text(model, tokenizer, "é字", CFG, 3))
     assert "".join(streamed) == write(model, tokenizer, CFG.model_copy(
         update={"prompts": ["é字"]}), 3)[0][0]
 
@@ -52,6 +52,17 @@ def test_a_conversation_ends_with_its_input_and_survives_odd_prompts(tmp_path):
     assert "'z'" in said
     loaded, _ = hf.load_model(tmp_path / "m")
     assert "ab" + write(loaded, tokenizer, CFG, 1)[0][0] in said
+
+
+def test_help_lists_the_commands_and_samples_nothing(tmp_path):
+    model = random_model(4)
+    CharTokenizer("abc\n").save(tmp_path / "tok")
+    hf.save_model(tmp_path / "m", model, model.cfg, tmp_path / "tok")
+    out = io.StringIO()
+    converse(tmp_path / "m", CFG, 1, "cpu", io.StringIO("/help\n"), out)
+    assert out.getvalue().split("\n> ")[1] == f"{HELP}\n"
+    assert all(command in HELP for command in ("/help", "Ctrl-C", "Ctrl-D"))
+    assert "\n" not in HELP
 
 
 class Interrupted(io.StringIO):

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from reprogpt.formats import huggingface as hf
-from reprogpt.generation.generate import generate, invert_cdf, nucleus, penalize, sample, stream
+from reprogpt.generation.generate import (
+    draw_index,
+    generate,
+    keep_top_p,
+    penalize_repetition,
+    sample,
+    stream,
+)
 from reprogpt.generation.kv_cache import FixedStep
 from reprogpt.model.kernels.packed_linear import packed
 from tests.small_models import model_config, random_ids, random_model
@@ -71,7 +78,7 @@ def test_a_step_of_fixed_size_writes_the_same(switches, monkeypatch):
     steps = []
     compute = FixedStep._compute
     monkeypatch.setattr(FixedStep, "_compute", lambda step: steps.append(1) or compute(step))
-    monkeypatch.setattr("reprogpt.generation.generate.recordable", lambda model: True)
+    monkeypatch.setattr("reprogpt.generation.generate.uses_fixed_step", lambda model: True)
     assert generate(model, rows, 30, **options) == growing
     assert len(steps) == 24 - 7  # of the longest prompt's 7 tokens to the block's end
 
@@ -132,21 +139,22 @@ def test_top_k_and_top_p_keep_what_they_say():
     assert set(sample(rows, draws, 1.0, top_p=0.75).tolist()) == {1, 2, 3}
     assert set(sample(rows, draws, 1.0, top_p=1e-9).tolist()) == {1}
     assert set(sample(rows, draws, 1.0, top_k=9).tolist()) == {0, 1, 2, 3}
-    kept = nucleus(torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log(), 0.65).isfinite()
+    kept = keep_top_p(torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log(), 0.65).isfinite()
     assert kept.tolist() == [[True, True, False, False]]
 
 
 def test_a_draw_never_lands_on_probability_zero():
     p = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
     for draw, expected in [(0.0, 1), (0.4999, 1), (0.5, 3), (1 - 2**-24, 3)]:
-        assert invert_cdf(p, torch.tensor([draw])).item() == expected
+        assert draw_index(p, torch.tensor([draw])).item() == expected
 
 
 def test_repetition_penalty_is_that_of_transformers():
     processor = pytest.importorskip("transformers").RepetitionPenaltyLogitsProcessor(1.3)
     logits = torch.randn(2, 30, generator=torch.Generator().manual_seed(0))
     rows = [[1, 2, 2, 5], [7, 8, 9, 7]]
-    assert torch.equal(penalize(logits, rows, 1.3), processor(torch.tensor(rows), logits.clone()))
+    assert torch.equal(penalize_repetition(logits, rows, 1.3),
+                       processor(torch.tensor(rows), logits.clone()))
 
 
 def test_no_config_is_needed_beyond_the_models_own():

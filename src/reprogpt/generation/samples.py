@@ -1,5 +1,6 @@
-"""What the model writes, as a page to read: prompts in, Markdown out."""
+"""Samples of a model: prompts from the params in, a Markdown page out."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,23 +15,22 @@ from reprogpt.tokens.tokenizers import Tokenizer
 
 
 def read_prompts(cfg: SampleConfig) -> list[str]:
-    """The prompts of the params, and those of ``prompts_file``. Raises ConfigError."""
+    """``cfg.prompts`` and the lines of ``cfg.prompts_file``. Raises ConfigError."""
     prompts = list(cfg.prompts)
     if cfg.prompts_file is not None:
         try:
             text = local_path(cfg.prompts_file).read_text(encoding=TEXT_ENCODING)
-        except (OSError, ValueError) as error:  # not UTF-8, or no name of a file
+        except (OSError, ValueError) as error:  # not UTF-8, or not a file name
             raise ConfigError(f"params.yaml: sample.prompts_file={cfg.prompts_file!r} must be a "
                               f"UTF-8 text file with a prompt on each line: {error}") from None
         prompts += [line for line in text.splitlines() if line.strip()]
     return prompts
 
 
-def encode_prompt(prompt: str, tokenizer: Tokenizer,
-                  key: str = "params.yaml: sample.prompts") -> list[int]:
-    """A prompt's token ids: never none. An empty prompt is the start of a document, which for
-    tokenizers without <|endoftext|> is a line's. Raises ConfigError for unknown characters,
-    naming ``key``, where the prompt stands."""
+def encode_prompt(prompt: str, tokenizer: Tokenizer, key: str) -> list[int]:
+    """Token ids of a prompt, at least one: an empty prompt is <|endoftext|>, or a line break where
+    the tokenizer has none. Raises ConfigError naming ``key`` for characters not in the vocabulary.
+    """
     try:
         ids: list[int] = tokenizer.encode(prompt).tolist()
         if not ids:
@@ -38,37 +38,36 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer,
     except ValueError as error:
         raise ConfigError(f"{key}: {prompt!r}: {error}") from None
     if not ids:
-        raise ConfigError(f"{key}: {prompt!r} must hold at least one "
-                          "character of the training text; write one")
+        raise ConfigError(f"{key}: {prompt!r} must contain at least one character of the training "
+                          "text; add one")
     return ids
 
 
 def encode_prompts(cfg: SampleConfig, tokenizer: Tokenizer) -> list[list[int]]:
     """Token ids of each of :func:`read_prompts`. Raises ConfigError."""
-    keys = ["params.yaml: sample.prompts"] * len(cfg.prompts)
     prompts = read_prompts(cfg)
+    keys = ["params.yaml: sample.prompts"] * len(cfg.prompts)
     keys += [f"params.yaml: sample.prompts_file={cfg.prompts_file!r}"] * (len(prompts) - len(keys))
     return [encode_prompt(p, tokenizer, key) for p, key in zip(prompts, keys, strict=True)]
 
 
 def write(model: GPT, tokenizer: Tokenizer, cfg: SampleConfig, seed: int) -> list[list[str]]:
-    """``num_samples`` continuations of each prompt, without the prompt.
+    """``cfg.num_samples`` continuations of each prompt, without the prompt.
 
-    Sample k is drawn with seed + k whatever the other prompts and samples are.
+    Sample k is drawn with seed + k, and does not depend on other prompts and samples.
     """
-    prompts = encode_prompts(cfg, tokenizer)
-    rows = [p for p in prompts for _ in range(cfg.num_samples)]
-    seeds = [seed + k for _ in prompts for k in range(cfg.num_samples)]
-    written = generate(model, rows, cfg.max_new_tokens, seeds=seeds,
-                       temperature=cfg.temperature, top_k=cfg.top_k, top_p=cfg.top_p,
-                       repetition_penalty=cfg.repetition_penalty, stop=tokenizer.eot)
-    texts = [text_of(row, tokenizer) for row in written]
     n = cfg.num_samples
+    prompts = encode_prompts(cfg, tokenizer)
+    rows = generate(model, [p for p in prompts for _ in range(n)], cfg.max_new_tokens,
+                    seeds=[seed + k for _ in prompts for k in range(n)],
+                    temperature=cfg.temperature, top_k=cfg.top_k, top_p=cfg.top_p,
+                    repetition_penalty=cfg.repetition_penalty, stop=tokenizer.eot)
+    texts = [text_of(row, tokenizer) for row in rows]
     return [texts[i:i + n] for i in range(0, len(texts), n)]
 
 
 def text_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """The text of new tokens, up to <|endoftext|>."""
+    """Generated tokens as text, up to <|endoftext|>."""
     kept = list(ids)
     if tokenizer.eot in kept:
         kept = kept[:kept.index(tokenizer.eot)]
@@ -76,7 +75,7 @@ def text_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
 
 
 def page(title: str, cfg: SampleConfig, seed: int, samples: Sequence[Sequence[str]]) -> str:
-    """The samples as Markdown: each prompt a heading, each sample a block with its seed."""
+    """A Markdown page of samples: the settings, then a section for each prompt."""
     settings = [f"temperature {cfg.temperature:g}" if cfg.temperature else "greedy"]
     settings += [f"{name} {value:g}" for name, value in
                  (("top-k", cfg.top_k), ("top-p", cfg.top_p)) if value is not None]
@@ -85,37 +84,31 @@ def page(title: str, cfg: SampleConfig, seed: int, samples: Sequence[Sequence[st
     settings.append(f"at most {cfg.max_new_tokens} tokens")
     parts = [f"# {title}", ", ".join(settings).capitalize() + "."]
     for prompt, texts in zip(read_prompts(cfg), samples, strict=True):
-        parts.append(f"## {_inline(prompt)}")
+        line = " ".join(prompt.split())
+        line = line if len(line) <= 60 else line[:57] + "..."
+        parts.append(f"## {_code(line) if line else '(no prompt)'}")
         parts += blocks(prompt, texts, seed)
     return "\n\n".join(parts) + "\n"
 
 
 def blocks(prompt: str, texts: Sequence[str], seed: int) -> list[str]:
-    """The samples of one prompt, each with its seed and whole, as paragraphs of Markdown."""
+    """Markdown paragraphs: each sample of a prompt as a code block, under its seed."""
     parts = []
     for k, text in enumerate(texts):
-        whole = prompt + text
-        fence = "`" * max(3, _longest_run(whole) + 1)
+        whole = (prompt + text).rstrip()
+        fence = "`" * max(3, _longest_backticks(whole) + 1)
         parts += [f"Sample {k + 1} of {len(texts)}, seed {seed + k}:",
-                  f"{fence}text\n{whole.rstrip()}\n{fence}"]
+                  f"{fence}text\n{whole}\n{fence}"]
     return parts
 
 
-def _inline(prompt: str) -> str:
-    """A prompt as a heading: on one line, and not taken for markup."""
-    line = " ".join(prompt.split())
-    if not line:
-        return "(no prompt)"
-    shown = line if len(line) <= 60 else line[:57] + "..."
-    ticks = "`" * (_longest_run(shown) + 1)
-    space = " " if "`" in shown else ""
-    return f"{ticks}{space}{shown}{space}{ticks}"
+def _code(line: str) -> str:
+    """A line as Markdown inline code, whatever backticks it contains."""
+    ticks = "`" * (_longest_backticks(line) + 1)
+    space = " " if "`" in line else ""
+    return f"{ticks}{space}{line}{space}{ticks}"
 
 
-def _longest_run(text: str) -> int:
-    """Length of the longest run of backticks, which a fence must exceed."""
-    longest = run = 0
-    for character in text:
-        run = run + 1 if character == "`" else 0
-        longest = max(longest, run)
-    return longest
+def _longest_backticks(text: str) -> int:
+    """Length of the longest run of backticks, which a Markdown fence must exceed."""
+    return max(map(len, re.findall("`+", text)), default=0)
