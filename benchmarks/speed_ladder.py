@@ -28,7 +28,7 @@ import reprogpt.model.gpt
 import reprogpt.model.kernels.choose
 from benchmarks.machine import heading, write
 from reprogpt.config import ModelConfig
-from reprogpt.evaluation.plots import bars
+from reprogpt.evaluation.plots import bars, render
 from reprogpt.model.loss import nll
 from reprogpt.runtime.device import (
     autocast,
@@ -162,7 +162,7 @@ def main() -> None:
         steps = {k: v for k, v in times.items() if "micro" not in k}
         marks = LECTURE if large else {}
         caption = f"ms a step, {name}" + ("; red: the lecture's, on one A100" if large else "")
-        options.svg.write_text(bars(steps, marks, caption, 1))
+        options.svg.write_bytes(render(bars(steps, marks, caption, 1), "svg"))
 
 
 def parse() -> argparse.Namespace:

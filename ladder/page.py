@@ -9,7 +9,7 @@ from typing import Any
 
 from ladder.rungs import DVC_FILE, METRICS, SAMPLES, names, params
 from pipeline import ROOT, stage
-from reprogpt.evaluation.plots import bars
+from reprogpt.evaluation.plots import bars, render
 from reprogpt.storage.files import write_bytes
 
 PUBLISHED = {
@@ -45,7 +45,7 @@ def main() -> None:
         out = ROOT / "ladder"
         write_bytes(out / "ladder.csv", _figures(rungs).encode())
         write_bytes(out / "curves.csv", _columns(curves).encode())
-        write_bytes(out / "ladder.svg", drawing(rungs).encode())
+        write_bytes(out / "ladder.svg", drawing(rungs))
         write_bytes(out / "page.md", page(rungs).encode())
 
 
@@ -68,10 +68,10 @@ def page(rungs: dict[str, dict[str, Any]]) -> str:
     return text
 
 
-def drawing(rungs: dict[str, dict[str, Any]]) -> str:
-    """A bar chart of validation losses with a tick at each published one, as SVG."""
-    return bars({name: r["val_loss"] for name, r in rungs.items()}, PUBLISHED,
-                "validation loss, nats per character; red: published")
+def drawing(rungs: dict[str, dict[str, Any]]) -> bytes:
+    """A bar chart of validation losses with a line at each published one, as SVG."""
+    return render(bars({name: r["val_loss"] for name, r in rungs.items()}, PUBLISHED,
+                       "validation loss, nats per character; red: published"), "svg")
 
 
 def _figures(rungs: dict[str, dict[str, Any]]) -> str:

@@ -65,9 +65,8 @@ def test_the_page_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in NAMES:
         assert f"{figures[name]['val_loss']:.3f}" in text
         assert f"{name} speaks" in text
-    bars = [e for e in ET.fromstring(page.drawing(figures)) if e.attrib.get("fill") == "#4c78a8"]
-    assert len(bars) == len(NAMES)
-    assert float(bars[0].attrib["width"]) > float(bars[-1].attrib["width"])
+    texts = [e.text for e in ET.fromstring(page.drawing(figures)).iter()]
+    assert {f"{name}: {figures[name]['val_loss']:.3f}" for name in NAMES} <= set(texts)
 
 
 @pytest.mark.slow

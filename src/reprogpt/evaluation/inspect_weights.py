@@ -1,31 +1,35 @@
-"""A checkpoint as lecture 2 looks at it: names, shapes, and a few tensors as pictures."""
+"""A model's weights as in lecture 2: names and shapes of its tensors, and figures of a few."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from reprogpt.evaluation.plots import curves, grey
+from reprogpt.evaluation.plots import curves, image, render
 from reprogpt.formats.huggingface import Weights, read_weights
 from reprogpt.storage.files import write_bytes
 from reprogpt.tokens.tokenizers import load_tokenizer
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 CORNER = 300
-"""Rows and columns of a large matrix that are shown, as in the lecture."""
+"""Rows and columns of c_attn that are shown, as in the lecture."""
 
 
 def inspect(folder: Path, out: Path, text: str) -> str:
-    """Describes the model in ``folder``; writes pictures and README.md to ``out``.
+    """Writes README.md and figures of the model in ``folder`` to ``out``; returns the page.
 
-    ``text``: its tokens' embeddings are shown, if the folder has a tokenizer. Returns the page.
-    Raises ValueError for a folder that holds no model.
+    ``text``: its tokens' embeddings are shown, if the folder has a tokenizer. Raises ValueError
+    when ``folder`` holds no model.
     """
     weights = read_weights(folder)
     parts = [f"# {folder}", _summary(weights), _table(weights)]
-    for name, title, picture in [*_positions(weights), *_tokens(weights, folder, text),
-                                 *_attention(weights)]:
-        write_bytes(out / name, picture)
-        parts.append(f"## {title}\n\n![{title}]({name})")
+    for name, figure in figures(weights, folder, text).items():
+        title = figure.axes[0].get_title()
+        write_bytes(out / name, render(figure, "svg" if name.endswith(".svg") else "png"))
+        parts.append(f"![{title}]({name})")
     page = "\n\n".join(parts) + "\n"
     write_bytes(out / "README.md", page.encode())
     return page
@@ -46,37 +50,29 @@ def _table(weights: Weights) -> str:
     return "\n".join(["| tensor | shape | mean | std |", "|---|---|--:|--:|", *rows])
 
 
-Picture = tuple[str, str, bytes]
-
-
-def _positions(weights: Weights) -> list[Picture]:
-    if "wpe.weight" not in weights.tensors:
-        return []
-    table = _array(weights.tensors["wpe.weight"])  # (positions, channels)
-    columns = sorted({table.shape[1] // part for part in (5, 4, 3)})
-    drawn = curves({f"channel {c}": table[:, c].tolist() for c in columns})
-    return [("positions.png", "Position embeddings: a row a position", grey(table)),
-            ("channels.svg", "Three channels of them along the positions", drawn.encode())]
-
-
-def _tokens(weights: Weights, folder: Path, text: str) -> list[Picture]:
+def figures(weights: Weights, folder: Path, text: str) -> dict[str, "Figure"]:
+    """By file name: position embeddings, embeddings of the tokens of ``text``, and a corner of an
+    attention layer; without those that the model does not have."""
+    found = {}
+    if "wpe.weight" in weights.tensors:
+        wpe = _array(weights.tensors["wpe.weight"])  # (block_size, n_embd)
+        found["positions.png"] = image(wpe, "Position embeddings (wpe)", "position", "channel")
+        channels = sorted({wpe.shape[1] // part for part in (5, 4, 3)})
+        found["channels.svg"] = curves({f"channel {c}": wpe[:, c] for c in channels},
+                                       "Three channels of wpe", "position", "value")
     try:
         ids = load_tokenizer(folder).encode(text)[:12]
-    except (OSError, ValueError):  # no tokenizer, or it has not these characters
-        return []
-    if not len(ids):
-        return []
-    shown = grey(_array(weights.tensors["wte.weight"])[ids], 8)
-    return [("tokens.png", f"Embeddings of the tokens of {text!r}: a row a token", shown)]
-
-
-def _attention(weights: Weights) -> list[Picture]:
-    layer = min(1, weights.cfg.n_layer - 1)
-    name = f"h.{layer}.attn.c_attn.weight"
-    if name not in weights.tensors:
-        return []
-    corner = _array(weights.tensors[name])[:CORNER, :CORNER]
-    return [("attention.png", f"{name}: its first {CORNER} rows and columns", grey(corner))]
+    except (OSError, ValueError):  # no tokenizer, or characters that it does not know
+        ids = np.empty(0, np.uint16)
+    if len(ids):
+        wte = _array(weights.tensors["wte.weight"])  # (n_vocab, n_embd)
+        found["tokens.png"] = image(wte[ids], f"Embeddings (wte) of the tokens of {text!r}",
+                                    "token", "channel")
+    name = f"h.{min(1, weights.cfg.n_layer - 1)}.attn.c_attn.weight"
+    if name in weights.tensors:
+        found["attention.png"] = image(_array(weights.tensors[name])[:CORNER, :CORNER],
+                                       f"{name}[:{CORNER}, :{CORNER}]", "row", "column")
+    return found
 
 
 def _array(tensor: Tensor) -> np.ndarray:

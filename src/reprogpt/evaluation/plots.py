@@ -1,69 +1,70 @@
-"""Numbers as pictures, in two formats that need no library: PNG and SVG."""
+"""Figures by matplotlib, which is imported only where something is drawn.
 
-import struct
-import zlib
-from collections.abc import Mapping, Sequence
+Every function returns a matplotlib Figure; :func:`render` turns it into the bytes of a file, the
+same bytes for the same numbers.
+"""
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-COLORS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def grey(values: np.ndarray, size: int = 1) -> bytes:
-    """A matrix (rows, columns) as a grey PNG: black is its 1st percentile, white its 99th.
-
-    Each value becomes a square of ``size`` pixels.
-    """
+def image(values: np.ndarray, title: str, row: str, column: str) -> "Figure":
+    """A matrix (rows, columns) in grey, from its 1st percentile (black) to its 99th (white)."""
+    figure = _figure(8, min(6, 1.5 + 0.3 * len(values)))
+    axes = figure.subplots()
     low, high = np.percentile(values, [1, 99])
-    levels = np.clip((values - low) / max(float(high - low), 1e-12), 0, 1)
-    pixels = (255 * levels).round().astype(np.uint8).repeat(size, 0).repeat(size, 1)
-    height, width = pixels.shape
-    lines = b"".join(b"\0" + row.tobytes() for row in pixels)  # 0: no filter
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey
-    return (b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
-            + _chunk(b"IDAT", zlib.compress(lines, 9)) + _chunk(b"IEND", b""))
+    drawn = axes.imshow(values, cmap="gray", vmin=low, vmax=high, aspect="auto",
+                        interpolation="nearest")
+    figure.colorbar(drawn)
+    axes.set_title(title, parse_math=False)  # a "$" is a dollar
+    axes.set(xlabel=column, ylabel=row)
+    return figure
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def curves(series: Mapping[str, np.ndarray], title: str, x: str, y: str) -> "Figure":
+    """Named series (n,) over their index."""
+    figure = _figure(8, 4)
+    axes = figure.subplots()
+    for name, values in series.items():
+        axes.plot(values, label=name)
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.legend()
+    return figure
 
 
-def curves(lines: Mapping[str, Sequence[float]], width: int = 720, height: int = 260) -> str:
-    """Named series over their index, as an SVG drawing with a legend."""
-    values = [v for line in lines.values() for v in line]
-    low, high = min(values), max(values)
-    longest = max(len(line) for line in lines.values())
-    x = [10 + (width - 20) * i / max(1, longest - 1) for i in range(longest)]
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + 24}" '
-             'font-family="sans-serif" font-size="12">',
-             f'<rect width="{width}" height="{height + 24}" fill="white"/>']
-    for i, (name, line) in enumerate(lines.items()):
-        color = COLORS[i % len(COLORS)]
-        y = [height - 10 - (height - 20) * (v - low) / max(high - low, 1e-12) for v in line]
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=False))
-        parts += [f'<polyline points="{points}" fill="none" stroke="{color}"/>',
-                  f'<text x="{10 + 110 * i}" y="{height + 15}" fill="{color}">{name}</text>']
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def bars(values: Mapping[str, float], marks: Mapping[str, float], caption: str,
-         digits: int = 3) -> str:
-    """A bar a name with its value in it, and a red tick where ``marks`` has a value, as SVG."""
-    left, step, width = 150, 30, 720
-    scale = (width - left - 70) / max([*values.values(), *marks.values()])
-    height = step * len(values) + 40
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-             'font-family="sans-serif" font-size="13">',
-             f'<rect width="{width}" height="{height}" fill="white"/>']
-    for row, (name, value) in enumerate(values.items()):
-        y, end = step * row + 10, scale * value
-        inside = end > 60
-        parts += [f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>',
-                  f'<rect x="{left}" y="{y}" width="{end:.1f}" height="20" fill="{COLORS[0]}"/>',
-                  f'<text x="{left + (6 if inside else end + 8):.1f}" y="{y + 15}" '
-                  f'fill="{"white" if inside else "black"}">{value:,.{digits}f}</text>']
+def bars(values: Mapping[str, float], marks: Mapping[str, float], label: str,
+         digits: int = 3) -> "Figure":
+    """A horizontal bar for each value, and a red line across the bars that ``marks`` names."""
+    figure = _figure(8, 1 + 0.35 * len(values))
+    axes = figure.subplots()
+    axes.barh(range(len(values)), list(values.values()),
+              tick_label=[f"{name}: {value:,.{digits}f}" for name, value in values.items()])
+    for row, name in enumerate(values):
         if name in marks:
-            parts.append(f'<path d="M{left + scale * marks[name]:.1f} {y - 3}v26" '
-                         f'stroke="{COLORS[3]}" stroke-width="3"/>')
-    parts += [f'<text x="{left}" y="{height - 12}">{caption}</text>', "</svg>"]
-    return "\n".join(parts) + "\n"
+            axes.vlines(marks[name], row - 0.4, row + 0.4, colors="red", linewidth=3)
+    axes.invert_yaxis()  # the first value on top
+    axes.set(xlabel=label)
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures in global state
+
+    return Figure((width, height), layout="constrained")
+
+
+def render(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
+    """A figure as the bytes of a PNG or SVG file."""
+    import matplotlib
+
+    file = io.BytesIO()
+    # Without these, an SVG has random ids and the date in it, and letters as outlines.
+    with matplotlib.rc_context({"svg.hashsalt": "reprogpt", "svg.fonttype": "none"}):
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return file.getvalue()
