@@ -1,9 +1,9 @@
-"""Our lm_eval_acc and lm_eval_acc_norm against lm-evaluation-harness itself.
+"""Compares lm_eval_acc and lm_eval_acc_norm with lm-evaluation-harness's own scores.
 
     pip install lm-eval accelerate
     python benchmarks/harness.py [--model models/gpt] [--examples 200]
 
-The harness's own prompts, tokenization, batching and scoring, on the same questions.
+The harness makes its own prompts, tokens and batches of the same questions.
 """
 
 import argparse
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import numpy as np
 import torch
 
-from reprogpt.evaluation.hellaswag import answer, read_questions
+from reprogpt.evaluation.hellaswag import read_questions, score_questions
 from reprogpt.formats.huggingface import load_model
 from reprogpt.runtime.distributed import Process
 from reprogpt.tokens.tokenizers import load_tokenizer
@@ -27,7 +27,7 @@ DATA = Path("data/hellaswag/hellaswag_val.jsonl")
 
 
 def by_the_harness(model: Path, examples: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of nll (examples, 4), and what each is divided by."""
+    """Summed nll of each ending, (examples, 4), and the characters that it is divided by."""
     instance_of = importlib.import_module("lm_eval.api.instance").Instance
     preprocess = importlib.import_module("lm_eval.tasks.hellaswag.utils").preprocess
     scorer_of = importlib.import_module("lm_eval.models.huggingface").HFLM
@@ -53,15 +53,15 @@ def main() -> None:
         print("lm-eval is not installed: pip install lm-eval accelerate")
         return
     model, _ = load_model(options.model)
-    asked = read_questions(DATA, load_tokenizer(options.model), options.examples)
-    questions = [q for q in asked if max(map(len, q.lm_eval.endings)) <= model.cfg.block_size]
-    if left_out := len(asked) - len(questions):
+    chosen = read_questions(DATA, load_tokenizer(options.model), options.examples)
+    questions = [q for q in chosen if max(map(len, q.lm_eval.endings)) <= model.cfg.block_size]
+    if left_out := len(chosen) - len(questions):
         print(f"{left_out} questions have an ending longer than block_size={model.cfg.block_size}, "
               "which the harness refuses: left out")
     lines = DATA.read_text(encoding="utf-8").split("\n")
     theirs, lengths = by_the_harness(options.model, [json.loads(lines[q.index])
                                                      for q in questions])
-    ours = list(answer(model, questions, Process(0, 1, torch.device("cpu"))).lines())
+    ours = list(score_questions(model, questions, Process(0, 1, torch.device("cpu"))).lines())
     sums = np.array([line["lm_eval_nll"] for line in ours])
     for name, scores in (("lm_eval_acc", theirs), ("lm_eval_acc_norm", theirs / lengths)):
         equal = sum(int(row.argmin()) == line[f"pred_{name}"]

@@ -1,15 +1,13 @@
-"""HellaSwag at 124M on this machine: the tree scorer against one example at a time.
+"""Speed of scoring HellaSwag at 124M: prefix trees against one example at a time.
 
     python benchmarks/hellaswag.py [--examples 100] [--model DIR] [--device cuda] [--no-loop]
         [--bfloat16-only] [--json FILE]
 
-bfloat16 is left out where the processor only emulates it. ``--bfloat16-only`` measures it alone,
-and then there is nothing to compare its predictions with.
-
 The loop is build-nanogpt's: the four rows of an example as one batch, logits of all positions,
-cross-entropy, the ending's share of it. CPU seconds, because they say the same on a busy machine;
-on a GPU the clock's. Without --model the weights are random: the time is the same, the predictions
-are noise. ``--examples 0`` asks all 10,042; reading and encoding them is timed apart.
+cross-entropy, summed over the ending. Times are CPU seconds, which a busy machine affects less, and
+wall-clock seconds on a GPU. Without --model the weights are random, which does not affect the time.
+``--examples 0`` scores all 10,042; reading and encoding them is timed separately. bfloat16 is left
+out on processors that only emulate it; ``--bfloat16-only`` measures nothing else.
 """
 
 import argparse
@@ -29,7 +27,7 @@ import torch.nn.functional as F
 from benchmarks.contenders import GPT2_124M
 from benchmarks.machine import heading, write
 from reprogpt.data.hellaswag_file import fetch_hellaswag
-from reprogpt.evaluation.hellaswag import Prompt, Question, read_questions, score
+from reprogpt.evaluation.hellaswag import Prompt, Question, read_questions, score_prompts
 from reprogpt.formats.huggingface import load_model
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
@@ -40,7 +38,7 @@ from reprogpt.tokens.tokenizers import gpt2_tokenizer
 
 @torch.no_grad()
 def one_at_a_time(model: GPT, prompts: Sequence[Prompt], device: torch.device) -> np.ndarray:
-    """(prompts, 4): the sums of nll by the plain loop."""
+    """Summed nll of each ending by build-nanogpt's loop, (prompts, 4)."""
     sums = []
     for prompt in prompts:
         rows = [prompt.context + ending for ending in prompt.endings]
@@ -59,7 +57,7 @@ def one_at_a_time(model: GPT, prompts: Sequence[Prompt], device: torch.device) -
 
 
 def timed(work: Callable[[], np.ndarray], now: Callable[[], float]) -> tuple[np.ndarray, float]:
-    """The result, and the seconds of the quicker of two goes."""
+    """The result of ``work``, and the seconds of the faster of two runs."""
     seconds = []
     for _ in range(2):
         start = now()
@@ -69,25 +67,24 @@ def timed(work: Callable[[], np.ndarray], now: Callable[[], float]) -> tuple[np.
 
 
 def predictions(sums: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
-    """(2, prompts): the endings chosen by acc and by acc_norm."""
+    """Predicted endings by acc and by acc_norm, (2, prompts)."""
     return np.stack([sums.argmin(1), (sums / [p.lengths for p in prompts]).argmin(1)])
 
 
 def measure(model: GPT, questions: Sequence[Question], device: torch.device, loop: bool,
             bfloat16_only: bool = False) -> list[dict[str, Any]]:
-    """Prints a row for each prompt and scorer, and returns them; the first is what the others are
-    compared with."""
+    """Prints and returns a row for each prompt and scorer; the first scorer is the baseline."""
     process = Process(0, 1, device)
     now = time.perf_counter if device.type == "cuda" else time.process_time
     scorers: dict[str, Callable[[Sequence[Prompt]], np.ndarray]] = {}
     if loop:
         scorers["one at a time, float32"] = lambda prompts: one_at_a_time(model, prompts, device)
-    scorers["tree, float32"] = lambda prompts: score(model, prompts, process)[0]
+    scorers["tree, float32"] = lambda prompts: score_prompts(model, prompts, process)
     if computes_bfloat16(device):
         low = build_model(model.cfg, model.vocab_size)
         low.load_state_dict(model.state_dict())
         low = low.bfloat16().to(device).eval()
-        scorers["tree, bfloat16"] = lambda prompts: score(low, prompts, process)[0]
+        scorers["tree, bfloat16"] = lambda prompts: score_prompts(low, prompts, process)
     if bfloat16_only:
         scorers = {name: scorer for name, scorer in scorers.items() if "bfloat16" in name}
         if not scorers:

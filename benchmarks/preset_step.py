@@ -39,7 +39,8 @@ from reprogpt.runtime.device import (
     synchronize,
 )
 from reprogpt.runtime.distributed import Process
-from reprogpt.tokens.shards import Manifest, ShardWriter, TokenStream, Totals, write_manifest
+from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
+from reprogpt.tokens.shards import TokenStream, write_shard
 from reprogpt.training.loader import Loader
 from reprogpt.training.optimizer import build_optimizer
 from reprogpt.training.train_step import build_network
@@ -49,10 +50,9 @@ VOCAB = 50257
 
 def random_tokens(folder: Path, count: int = 1 << 22) -> Path:
     """A folder of one shard of random tokens; returns it."""
-    writer = ShardWriter(folder, "train", count)
-    writer.document()
-    writer.write(np.random.default_rng(0).integers(VOCAB, size=count, dtype=np.uint16))
-    write_manifest(folder, Manifest(tuple(writer.close()), {"train": Totals(1, count, count)},
+    ids = np.random.default_rng(0).integers(VOCAB, size=count, dtype=np.uint16)
+    shard = write_shard(folder / "train_000000.bin", "train", [ids], count, documents=1)
+    write_manifest(folder, Manifest((shard,), {"train": Totals(1, count, count)},
                                     {"name": "gpt2", "n_vocab": VOCAB, "fingerprint": ""},
                                     {"name": "random", "revision": "0"}))
     return folder

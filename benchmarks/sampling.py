@@ -1,10 +1,10 @@
-"""Sampling at 124M on this machine: ours, nanoGPT's and transformers' generate.
+"""Sampling speed at 124M: this project, nanoGPT and transformers.
 
     python benchmarks/sampling.py [--nanogpt DIR] [--tokens 100] [--sequences 4] [--device cuda]
 
-Everyone writes the same number of tokens from the same prompt with the same random weights,
-top-k 50, in float32. The quickest of ``--rounds`` goes, taken in turns. ``--nanogpt`` is a
-checkout of karpathy/nanoGPT, whose generate computes the whole context for every token.
+All generate the same number of tokens from the same prompt with the same random weights, top-k 50,
+in float32. Times are the fastest of ``--rounds`` interleaved runs. ``--nanogpt`` is a checkout of
+karpathy/nanoGPT, whose generate recomputes the whole context for every token.
 """
 
 import argparse
@@ -95,9 +95,9 @@ def main() -> None:
             seconds[name] = min(seconds[name], time.perf_counter() - start)
     print(heading(device))
     print(f"{rows} sequences, {tokens} new tokens each, {torch.get_num_threads()} threads")
-    print(f"{'':24}{'tokens/s':>10}{'ours is faster by':>20}")
+    print(f"{'':24}{'tokens/s':>10}{'reprogpt is faster by':>24}")
     for name, taken in seconds.items():
-        print(f"{name:24}{rows * tokens / taken:10.1f}{taken / seconds['reprogpt']:20.2f}")
+        print(f"{name:24}{rows * tokens / taken:10.1f}{taken / seconds['reprogpt']:24.2f}")
     write(options.json, {"sequences": rows, "new_tokens": tokens, "seconds": seconds}, device)
 
 

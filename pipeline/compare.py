@@ -10,16 +10,16 @@ from pipeline.cli import Parser, one_line
 
 
 def main() -> None:
-    from reprogpt.evaluation.compare_runs import FIGURES, compare, differing, read_answers
+    from reprogpt.evaluation.compare_runs import METRICS, compare, differences, read_records
 
     parser = Parser(__doc__)
     parser.add_argument("a", type=Path, metavar="A")
     parser.add_argument("b", type=Path, metavar="B")
-    parser.add_argument("--each", choices=FIGURES,
+    parser.add_argument("--each", choices=METRICS,
                         help="also list the questions that the two answer differently")
     options = parser.parse_args()
-    a, b = read_answers(options.a), read_answers(options.b)
-    print(*compare(a, b), *(differing(a, b, options.each) if options.each else ()), sep="\n")
+    a, b = read_records(options.a), read_records(options.b)
+    print(*compare(a, b), *(differences(a, b, options.each) if options.each else ()), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""Two runs' answers, question by question."""
+"""Two runs' predictions, question by question."""
 
 import json
 from itertools import product
 
 import pytest
 
-from reprogpt.evaluation.compare_runs import compare, differing, luck, read_answers
+from reprogpt.evaluation.compare_runs import METRICS, compare, differences, mcnemar_p, read_records
 from tests.conftest import ROOT, run
 
 
 def record(index, pred, label=0):
-    figures = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
     return {"index": index, "label": label, "nll": [1.0, 2.0, 3.0, 4.0],
-            "lm_eval_nll": [5.0, 6.0, 7.0, 8.0], **{f"pred_{f}": pred for f in figures}}
+            "lm_eval_nll": [5.0, 6.0, 7.0, 8.0], **{f"pred_{f}": pred for f in METRICS}}
 
 
 @pytest.fixture
@@ -27,26 +26,26 @@ def files(tmp_path):
 
 
 def test_questions_are_matched_by_index_and_counted(files):
-    lines = list(compare(*map(read_answers, files)))
+    lines = list(compare(*map(read_records, files)))
     assert lines[0] == "5 questions in both; 6 in A, 6 in B"
-    assert lines[1].split() == ["figure", "both", "A", "only", "B", "only", "none", "by", "luck"]
+    assert lines[1].split() == ["metric", "both", "A", "only", "B", "only", "neither", "p"]
     assert lines[2].split() == ["acc", "1", "1", "2", "1", "1"]
 
 
 def test_each_difference_is_shown_with_the_sums_of_its_figure(files):
-    a, b = map(read_answers, files)
-    assert len(list(differing(a, b, "acc"))) == 3
-    first = next(differing(a, b, "lm_eval_acc_norm"))
+    a, b = map(read_records, files)
+    assert len(list(differences(a, b, "acc"))) == 3
+    first = next(differences(a, b, "lm_eval_acc_norm"))
     assert first == ("question 1, label 0: A 0 of [5.0, 6.0, 7.0, 8.0], "
                      "B 3 of [5.0, 6.0, 7.0, 8.0]")
 
 
-def test_luck_is_a_fair_coins():
-    assert luck(0, 0) == luck(3, 3) == 1
-    assert luck(0, 5) == luck(5, 0) == 2 / 32
-    assert luck(1, 3) == 2 * (1 + 4) / 16
-    throws = [sum(coins) for coins in product((0, 1), repeat=9)]  # all of them, equally likely
-    assert luck(2, 7) == sum(t <= 2 or t >= 7 for t in throws) / len(throws)
+def test_p_is_a_fair_coins():
+    assert mcnemar_p(0, 0) == mcnemar_p(3, 3) == 1
+    assert mcnemar_p(0, 5) == mcnemar_p(5, 0) == 2 / 32
+    assert mcnemar_p(1, 3) == 2 * (1 + 4) / 16
+    tosses = [sum(coins) for coins in product((0, 1), repeat=9)]  # all of them, equally likely
+    assert mcnemar_p(2, 7) == sum(t <= 2 or t >= 7 for t in tosses) / len(tosses)
 
 
 def test_the_command_and_what_it_refuses(files, tmp_path):
@@ -59,9 +58,9 @@ def test_the_command_and_what_it_refuses(files, tmp_path):
         ("absent.jsonl", None, "No such file or directory"),
         ("broken.jsonl", "{}\n", "line 1 has no index"),
         ("empty.jsonl", "", "it has no question"),
-        ("text.jsonl", json.dumps(whole) + "\nhello\n", "line 2 is not JSON"),
-        ("list.jsonl", "[1]\n", "line 1 is not a record"),
-        ("other.jsonl", json.dumps({**whole, "index": "1"}) + "\n", "line 1 has index '1'"),
+        ("text.jsonl", json.dumps(whole) + "\nhello\n", "line 2 is not a JSON object"),
+        ("list.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("other.jsonl", json.dumps({**whole, "index": "x"}) + "\n", "line 1 is not a JSON object"),
         ("old.jsonl", json.dumps({k: v for k, v in whole.items() if k != "pred_acc"}) + "\n",
          "line 1 has no pred_acc"),
     ):

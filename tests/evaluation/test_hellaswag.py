@@ -1,4 +1,4 @@
-"""HellaSwag's two scorings against one row at a time."""
+"""HellaSwag: both definitions' prompts, and scores against a loop of one row at a time."""
 
 import json
 
@@ -8,8 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reprogpt.evaluation.hellaswag import Prompt, answer, read_questions, render, score
-from reprogpt.evaluation.prefix_trees import batches, grow
+from reprogpt.evaluation.hellaswag import (
+    Prompt,
+    Question,
+    read_questions,
+    render,
+    score_prompts,
+    score_questions,
+)
 from reprogpt.tokens.tokenizers import CharTokenizer
 from tests.small_models import random_model
 from tests.small_project import ALONE, EXAMPLE, LETTERS, on_ranks
@@ -38,43 +44,15 @@ prompts = st.builds(
 @settings(max_examples=30, deadline=None)
 @given(st.lists(prompts, min_size=1, max_size=6), st.integers(1, 200))
 def test_trees_give_the_sums_of_rows(many, eval_tokens):
-    model = random_model(10, scale=0.3)  # block_size 12: some rows fit and some are cut
+    model = random_model(10, scale=0.3)  # block_size 12: some rows fit and some are truncated
     with torch.no_grad():
         expected = [one_row_at_a_time(model, p) for p in many]
-    sums, cut = score(model, many, ALONE, eval_tokens)
-    np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)
+    questions = [Question(i, 0, p, p) for i, p in enumerate(many)]
+    scores = score_questions(model, questions, ALONE, eval_tokens)
+    np.testing.assert_allclose(scores.nll, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores.lm_eval_nll, expected, rtol=1e-4, atol=1e-4)
     longest = [max(len(p.context) + len(e) for e in p.endings) for p in many]
-    assert cut.tolist() == [n - 1 > 12 for n in longest]
-
-
-def test_what_rows_share_is_computed_once():
-    tree, = grow(0, [1, 2, 3], [[4, 5, 6], [4, 5, 7], [4, 8, 9], [6, 1, 1]], 12)
-    # the context; 4, 5 and 4, 8 and 6, 1: nothing follows an ending's last token
-    assert tree.tokens == [1, 2, 3, 4, 5, 8, 6, 1]
-    assert tree.depths == [0, 1, 2, 3, 4, 4, 3, 4]
-    # a node is seen from itself to its last descendant
-    assert [tree.tokens[i] for i in tree.last] == [1, 1, 1, 8, 5, 8, 1, 1]
-
-
-def test_nodes_are_in_preorder_whatever_the_order_of_endings():
-    tree, = grow(0, [1], [[4, 5, 0], [6, 1, 0], [4, 8, 0]], 12)
-    assert tree.tokens == [1, 4, 5, 8, 6, 1]
-    assert tree.last == [5, 3, 2, 3, 5, 5]
-    scored = {slot: [(tree.tokens[node], target) for node, target, s in
-                     zip(tree.nodes, tree.targets, tree.slots) if s == slot] for slot in range(3)}
-    assert scored == {0: [(1, 4), (4, 5), (5, 0)], 1: [(1, 6), (6, 1), (1, 0)],
-                      2: [(1, 4), (4, 8), (8, 0)]}
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 200))
-def test_batches_hold_every_tree_once_and_fit(sizes, eval_tokens):
-    trees = [grow(i, [1] * n, [[1, 2], [2, 3]], 50)[0] for i, n in enumerate(sizes)]
-    packed = list(batches(trees, eval_tokens))
-    slots = [tree.slots[0] for batch in packed for tree in batch]
-    assert sorted(slots) == list(range(len(sizes)))
-    for batch in packed:
-        longest = max(len(tree.tokens) for tree in batch)
-        assert len(batch) == 1 or len(batch) * longest <= eval_tokens
+    assert scores.truncated == sum(n - 1 > 12 for n in longest)
 
 
 def test_the_two_prompts_are_those_of_their_authors():
@@ -120,7 +98,7 @@ def test_lines_and_summary_agree_with_rows(file):
     tokenizer = CharTokenizer(LETTERS)
     model = random_model(tokenizer.n_vocab, scale=0.3, block_size=128)
     questions = read_questions(file, tokenizer)
-    answers = answer(model, questions, ALONE)
+    answers = score_questions(model, questions, ALONE)
     lines = list(answers.lines())
     assert list(lines[0]) == ["index", "label", "nll", "lm_eval_nll", "pred_acc", "pred_acc_norm",
                               "pred_lm_eval_acc", "pred_lm_eval_acc_norm"]
@@ -144,14 +122,14 @@ def test_processes_share_the_questions_also_unevenly(file):
     tokenizer = CharTokenizer(LETTERS)
     model = random_model(tokenizer.n_vocab, scale=0.3, block_size=128)
     questions = read_questions(file, tokenizer)
-    alone = answer(model, questions, ALONE, at_once=300)
-    for result in on_ranks(3, lambda p: answer(model, questions, p, at_once=300)):
+    alone = score_questions(model, questions, ALONE, at_once=300)
+    for result in on_ranks(3, lambda p: score_questions(model, questions, p, at_once=300)):
         np.testing.assert_array_equal(result.nll, alone.nll)
         np.testing.assert_array_equal(result.lm_eval_nll, alone.lm_eval_nll)
 
 
 def test_no_questions_is_no_score():
-    answers = answer(random_model(), [], ALONE)
+    answers = score_questions(random_model(), [], ALONE)
     assert answers.summary() == {"examples": 0, "truncated": 0}
     assert list(answers.lines()) == []
 
@@ -166,4 +144,5 @@ def test_trees_give_the_sums_of_rows_with_the_switches_that_could_disturb_them(s
             for n in range(1, 9)]
     with torch.no_grad():
         expected = [one_row_at_a_time(model, p) for p in many]
-    np.testing.assert_allclose(score(model, many, ALONE, 60)[0], expected, rtol=1e-4, atol=1e-4)
+    sums = score_prompts(model, many, ALONE, 60)
+    np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)

@@ -1,8 +1,7 @@
-"""Two runs' answers to HellaSwag, question by question: what one knows and the other does not.
+"""Compares two runs' HellaSwag predictions question by question, with McNemar's test.
 
-Two figures a point apart may be luck. On the questions that both were asked, only those which one
-answers right and the other wrong say anything; McNemar's test (1947) asks how often a fair coin
-would fall as unevenly.
+Two accuracies that differ by a point may differ by chance. Only the questions that one run answers
+correctly and the other does not tell the runs apart (McNemar, 1947).
 """
 
 import json
@@ -11,74 +10,72 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FIGURES = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
-_KEYS = ("index", "label", "nll", "lm_eval_nll", *(f"pred_{name}" for name in FIGURES))
+METRICS = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
+_KEYS = ("index", "label", "nll", "lm_eval_nll", *(f"pred_{name}" for name in METRICS))
+
+Records = dict[int, dict[str, Any]]
+"""Lines of a hellaswag.jsonl by the question's index."""
 
 
-def read_answers(file: Path) -> dict[int, dict[str, Any]]:
-    """The records of a hellaswag.jsonl by the question's index. Raises ValueError."""
+def read_records(file: Path) -> Records:
+    """Reads a hellaswag.jsonl. Raises ValueError naming the file, the line and what is wrong."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-        answers = dict(_record(line, number) for number, line in enumerate(lines, 1))
-        if not answers:
+        records = dict(_record(line, number) for number, line in
+                       enumerate(file.read_text(encoding="utf-8").splitlines(), 1))
+        if not records:
             raise ValueError("it has no question (is evaluate.hellaswag_examples 0?)")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{file}: must be a hellaswag.jsonl of the stage evaluate: {reason}; "
                          "run that stage, or name another file") from None
-    return answers
+    return records
 
 
 def _record(line: str, number: int) -> tuple[int, dict[str, Any]]:
-    """A question's index, and all that is known of the answer to it."""
+    """A line's question index, and its values."""
     try:
         record = json.loads(line)
-    except ValueError:
-        raise ValueError(f"line {number} is not JSON") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"line {number} is not a record")
-    lacking = [key for key in _KEYS if key not in record]
-    if lacking:
-        raise ValueError(f"line {number} has no {lacking[0]}")
-    if type(record["index"]) is not int:
-        raise ValueError(f"line {number} has index {record['index']!r}, which is no whole number")
-    return record["index"], record
+        return int(record["index"]), {key: record[key] for key in _KEYS}
+    except KeyError as error:
+        raise ValueError(f"line {number} has no {error.args[0]}") from None
+    except (ValueError, TypeError):
+        raise ValueError(f"line {number} is not a JSON object with an index") from None
 
 
-def compare(a: dict[int, dict[str, Any]], b: dict[int, dict[str, Any]]) -> Iterator[str]:
-    """Lines of text: by figure, the questions both, one or none got right, and the odds of luck.
+def compare(a: Records, b: Records) -> Iterator[str]:
+    """A table, line by line: for each metric, how many of the questions in both files both, one or
+    neither of the runs answer correctly, and McNemar's p.
 
-    Raises ValueError when no question was asked of both.
+    Raises ValueError when no question is in both files.
     """
     shared = sorted(a.keys() & b.keys())
     if not shared:
         raise ValueError(f"none of A's {len(a)} questions is among B's {len(b)}; compare runs with "
                          "the same evaluate.hellaswag_examples")
     yield f"{len(shared)} questions in both; {len(a)} in A, {len(b)} in B"
-    yield f"{'figure':18}{'both':>6}{'A only':>8}{'B only':>8}{'none':>6}{'by luck':>9}"
-    for name in FIGURES:
-        right = [tuple(run[i][f"pred_{name}"] == run[i]["label"] for run in (a, b))
-                 for i in shared]
-        both, only_a, only_b, none = (right.count(kind) for kind in (
+    yield f"{'metric':18}{'both':>6}{'A only':>8}{'B only':>8}{'neither':>9}{'p':>9}"
+    for name in METRICS:
+        correct = [tuple(run[i][f"pred_{name}"] == run[i]["label"] for run in (a, b))
+                   for i in shared]
+        both, only_a, only_b, neither = (correct.count(kind) for kind in (
             (True, True), (True, False), (False, True), (False, False)))
-        yield (f"{name:18}{both:6}{only_a:8}{only_b:8}{none:6}"
-               f"{luck(only_a, only_b):9.2g}")
+        yield (f"{name:18}{both:6}{only_a:8}{only_b:8}{neither:9}"
+               f"{mcnemar_p(only_a, only_b):9.2g}")
 
 
-def differing(a: dict[int, dict[str, Any]], b: dict[int, dict[str, Any]], figure: str
-              ) -> Iterator[str]:
-    """A line for each shared question whose prediction by ``figure`` differs, with its nlls."""
-    key = f"pred_{figure}"
-    sums = "lm_eval_nll" if figure.startswith("lm_eval") else "nll"
+def differences(a: Records, b: Records, metric: str) -> Iterator[str]:
+    """A line for each shared question that the runs predict differently by ``metric``."""
+    key = f"pred_{metric}"
+    nll = "lm_eval_nll" if metric.startswith("lm_eval") else "nll"
     for i in sorted(a.keys() & b.keys()):
         if a[i][key] != b[i][key]:
-            yield (f"question {i}, label {a[i]['label']}: A {a[i][key]} of {a[i][sums]}, "
-                   f"B {b[i][key]} of {b[i][sums]}")
+            yield (f"question {i}, label {a[i]['label']}: A {a[i][key]} of {a[i][nll]}, "
+                   f"B {b[i][key]} of {b[i][nll]}")
 
 
-def luck(wins: int, losses: int) -> float:
-    """The exact two-sided p of McNemar's test: how often ``wins + losses`` throws of a fair coin
-    fall at least as unevenly."""
-    n, least = wins + losses, min(wins, losses)
+def mcnemar_p(only_a: int, only_b: int) -> float:
+    """Two-sided p of McNemar's exact test: the probability that ``only_a + only_b`` tosses of a
+    fair coin split at least as unevenly."""
+    n, least = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, k) for k in range(least + 1))
     return min(1.0, 2 * tail / 2**n)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from reprogpt.evaluation.plots import curves, image, render
 from reprogpt.formats.huggingface import Weights, read_weights
@@ -55,7 +54,7 @@ def figures(weights: Weights, folder: Path, text: str) -> dict[str, "Figure"]:
     attention layer; without those that the model does not have."""
     found = {}
     if "wpe.weight" in weights.tensors:
-        wpe = _array(weights.tensors["wpe.weight"])  # (block_size, n_embd)
+        wpe = weights.tensors["wpe.weight"].float().numpy()  # (block_size, n_embd)
         found["positions.png"] = image(wpe, "Position embeddings (wpe)", "position", "channel")
         channels = sorted({wpe.shape[1] // part for part in (5, 4, 3)})
         found["channels.svg"] = curves({f"channel {c}": wpe[:, c] for c in channels},
@@ -65,16 +64,11 @@ def figures(weights: Weights, folder: Path, text: str) -> dict[str, "Figure"]:
     except (OSError, ValueError):  # no tokenizer, or characters that it does not know
         ids = np.empty(0, np.uint16)
     if len(ids):
-        wte = _array(weights.tensors["wte.weight"])  # (n_vocab, n_embd)
+        wte = weights.tensors["wte.weight"].float().numpy()  # (n_vocab, n_embd)
         found["tokens.png"] = image(wte[ids], f"Embeddings (wte) of the tokens of {text!r}",
                                     "token", "channel")
     name = f"h.{min(1, weights.cfg.n_layer - 1)}.attn.c_attn.weight"
     if name in weights.tensors:
-        found["attention.png"] = image(_array(weights.tensors[name])[:CORNER, :CORNER],
-                                       f"{name}[:{CORNER}, :{CORNER}]", "row", "column")
+        corner = weights.tensors[name][:CORNER, :CORNER].float().numpy()
+        found["attention.png"] = image(corner, f"{name}[:{CORNER}, :{CORNER}]", "row", "column")
     return found
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    values: np.ndarray = tensor.detach().float().numpy()
-    return values

@@ -1,10 +1,10 @@
-"""Rows that share their beginnings, scored as trees: what they share is computed once.
+"""Prefix trees: scores sequences that share prefixes, computing each shared token once.
 
-Each token of a tree sees its own ancestors only (the attention mask) and sits at the position that
-it has in its row, so every row is scored as if it were alone. Trees of similar size share a batch.
+A token of a tree attends to its ancestors only (by the mask) and has the position that it has in
+its own row, so every row's nll is as if it were alone. Trees of similar size are batched.
 
-Nodes are in preorder: a node's descendants follow it without a gap, so where the last of them is
-says of all nodes at once who sees whom, and the mask is made on the device, by two comparisons.
+Nodes are in preorder, where a node's descendants are contiguous. The mask of a whole tree follows
+from the index of each node's last descendant by two comparisons, made on the device.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,84 +22,82 @@ from reprogpt.runtime.device import copy_to
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Rows that share their beginnings: nodes in preorder that hold a token each, and the tokens
-    that follow nodes and are scored."""
+class PrefixTree:
+    """Rows as a tree. A node is a token; a scored token follows a node, and need not be one."""
 
     tokens: list[int]
+    """Of each node, in preorder."""
     depths: list[int]
-    """How many ancestors a node has: its token's position."""
+    """Number of ancestors of each node, which is its position."""
     last: list[int]
-    """The last descendant of a node, itself where it has none."""
+    """Index of each node's last descendant, its own where it has none."""
     nodes: list[int]
-    """Which node a scored token follows..."""
+    """For each scored token: the node that it follows,"""
     targets: list[int]
-    """...which token that is..."""
+    """the token,"""
     slots: list[int]
-    """...and the sum to which its nll belongs."""
+    """and the index of the sum that its nll is added to."""
 
     @property
     def branches(self) -> bool:
-        """Whether some node does not see all before it."""
+        """Whether it is more than one row, so that the causal mask does not suffice."""
         return min(self.last) < len(self.last) - 1
 
 
-def grow(first_slot: int, context: Sequence[int], endings: Sequence[Sequence[int]],
-         block_size: int) -> list[Tree]:
-    """The trees of a context and its endings: one, unless rows were cut at different places.
+def build_trees(first_slot: int, context: Sequence[int], endings: Sequence[Sequence[int]],
+                block_size: int) -> list[PrefixTree]:
+    """Trees of a context and its endings: one, unless rows are truncated to different starts.
 
-    A row of n + 1 tokens needs n positions, since nothing follows the last. Ending k is summed
-    in slot first_slot + k.
+    Rows longer than block_size + 1 lose tokens on the left (the last token is only a target). The
+    nll of ending k belongs to slot first_slot + k.
     """
-    alike: dict[tuple[int, int], list[tuple[list[int], int]]] = {}
+    groups: dict[tuple[int, int], list[tuple[list[int], int]]] = {}
     for k, ending in enumerate(endings):
         start = max(0, len(context) + len(ending) - 1 - block_size)
         row = [*context, *ending][start:]
-        if ending and len(row) > 1:  # a character model may know no character of either
-            # Where nothing of the context is left, the rows share no token.
+        if ending and len(row) > 1:  # a character tokenizer may drop all characters of either
+            # Rows that keep nothing of the context share no token.
             group = (start, -1 if start < len(context) else k)
-            alike.setdefault(group, []).append((row, first_slot + k))
-    return [_tree(rows, max(1, len(context) - start)) for (start, _), rows in alike.items()]
+            groups.setdefault(group, []).append((row, first_slot + k))
+    return [_build_tree(rows, max(1, len(context) - start))
+            for (start, _), rows in groups.items()]
 
 
-def _tree(rows: list[tuple[list[int], int]], trunk: int) -> Tree:
-    """The tree of (row, slot) pairs whose first ``trunk`` tokens, not scored, are the same."""
-    tokens, parents = rows[0][0][:trunk], list(range(-1, trunk - 1))
-    tree = Tree(tokens, list(range(trunk)), [], [], [], [])
-    children: dict[tuple[int, int], int] = {}
-    for row, slot in sorted(rows):  # by which a node's descendants follow it without a gap
-        path = [trunk - 1]
-        for depth, token in enumerate(row[trunk:-1], trunk):
-            step = path[-1], token
-            if step not in children:
-                children[step] = len(tokens)
-                tokens.append(token)
-                parents.append(path[-1])
-                tree.depths.append(depth)
-            path.append(children[step])
-        tree.nodes.extend(path)
-        tree.targets.extend(row[trunk:])
-        tree.slots.extend([slot] * len(path))
-    tree.last.extend(range(len(tokens)))
-    for node in range(len(tokens) - 1, 0, -1):
-        tree.last[parents[node]] = max(tree.last[parents[node]], tree.last[node])
+def _build_tree(rows: list[tuple[list[int], int]], prefix: int) -> PrefixTree:
+    """The tree of (row, slot) pairs that share ``prefix`` tokens, which are not scored."""
+    path = list(range(prefix))  # nodes of the previous row
+    tree = PrefixTree(rows[0][0][:prefix], list(path), list(path), [], [], [])
+    for row, slot in sorted(rows):  # so that a row shares most with the one before it
+        shared = prefix
+        while shared < min(len(path), len(row) - 1) and tree.tokens[path[shared]] == row[shared]:
+            shared += 1
+        new = range(len(tree.tokens), len(tree.tokens) + len(row) - 1 - shared)
+        path = [*path[:shared], *new]
+        tree.tokens.extend(row[shared:-1])
+        tree.depths.extend(range(shared, len(row) - 1))
+        tree.last.extend(new)
+        for node in path:
+            tree.last[node] = len(tree.tokens) - 1
+        tree.nodes.extend(path[prefix - 1:])
+        tree.targets.extend(row[prefix:])
+        tree.slots.extend([slot] * (len(row) - prefix))
     return tree
 
 
-def batches(trees: Sequence[Tree], at_once: int) -> Iterator[list[Tree]]:
-    """Trees of similar size together, as many as fill at_once when padded to the longest.
+def batches(trees: Sequence[PrefixTree], at_once: int) -> Iterator[list[PrefixTree]]:
+    """Batches of trees of similar size, at most ``at_once`` tokens when padded to the longest.
 
-    The longest come first: a batch that does not fit in memory fails at once. A batch that is half
+    The longest come first, so that running out of memory happens at once. A batch that is half
     full ends where the next tree would be an eighth padding: matrix products lose less by fewer
-    rows than by empty ones.
+    rows than by padding.
     """
-    batch: list[Tree] = []
+    batch: list[PrefixTree] = []
     for tree in sorted(trees, key=lambda t: (t.branches, len(t.tokens)), reverse=True):
         if batch:
             size = len(batch[0].tokens)
             full = (len(batch) + 1) * size > at_once
-            empty = 8 * len(tree.tokens) < 7 * size and 2 * len(batch) * size > at_once
-            if full or empty or batch[0].branches != tree.branches:
+            padded = 8 * len(tree.tokens) < 7 * size and 2 * len(batch) * size > at_once
+            if full or padded or batch[0].branches != tree.branches:
                 yield batch
                 batch = []
         batch.append(tree)
@@ -107,37 +105,37 @@ def batches(trees: Sequence[Tree], at_once: int) -> Iterator[list[Tree]]:
         yield batch
 
 
-def score_batch(model: GPT, head: Head, trees: Sequence[Tree], device: torch.device
+def score_batch(model: GPT, head: Head, trees: Sequence[PrefixTree], device: torch.device
                 ) -> tuple[Tensor, Tensor]:
-    """(slots, nll) of every scored token of a batch, nll float32 on the device; ``head`` is the
-    model's. Nothing waits for the device."""
+    """Scores a batch: slots (N,) int64 on the CPU, nll (N,) float32 on the device, of every scored
+    token. ``head`` is the model's. Does not synchronize with the device."""
     sizes = np.array([len(t.tokens) for t in trees])
     columns = np.arange(sizes.max())
-    real = columns < sizes[:, None]  # (rows, width)
+    real = columns < sizes[:, None]  # (B, T)
 
-    def table(values: Iterable[list[int]], padding: int | NDArray[np.int64] = 0) -> Tensor:
-        filled = np.full(real.shape, padding, dtype=np.int64)
-        filled[real] = _joined(values)
-        return copy_to(torch.from_numpy(filled), device)
+    def padded(values: Iterable[list[int]], padding: int | NDArray[np.int64] = 0) -> Tensor:
+        table = np.full(real.shape, padding, dtype=np.int64)
+        table[real] = _concatenated(values)
+        return copy_to(torch.from_numpy(table), device)
 
-    idx = table(t.tokens for t in trees)
+    idx = padded(t.tokens for t in trees)
     if any(t.branches for t in trees):
-        # Padding sees itself alone: a softmax over nothing would be nan.
-        last = table((t.last for t in trees), padding=columns)
+        # Padding attends to itself, since a softmax over no keys is nan.
+        last = padded((t.last for t in trees), padding=columns)
         node = torch.arange(len(columns), device=device)
-        mask = (node <= node[:, None]) & (node[:, None] <= last[:, None, None])  # (rows, 1, n, n)
-        hidden = model(idx, positions=table(t.depths for t in trees), mask=mask)
-    else:  # lines only: the padding lies in their future, which no position sees
+        mask = (node <= node[:, None]) & (node[:, None] <= last[:, None, None])  # (B, 1, T, T)
+        hidden = model(idx, positions=padded(t.depths for t in trees), mask=mask)
+    else:  # single rows, padded on the right, where the causal mask hides the padding
         hidden = model(idx)
     first = np.repeat(np.arange(len(trees)) * len(columns), [len(t.nodes) for t in trees])
-    # Endings meet in their parents: normalize each hidden state once, however many follow it.
-    unique, back = np.unique(first + _joined(t.nodes for t in trees), return_inverse=True)
+    # Several targets may follow one node: its log-normalizer is computed once.
+    unique, back = np.unique(first + _concatenated(t.nodes for t in trees), return_inverse=True)
     x = hidden.flatten(0, 1)[copy_to(torch.from_numpy(unique), device)]
     back = copy_to(torch.from_numpy(back), device)
-    targets = copy_to(torch.from_numpy(_joined(t.targets for t in trees)), device)
+    targets = copy_to(torch.from_numpy(_concatenated(t.targets for t in trees)), device)
     nll = head.log_normalizer(x)[back] - head.target_logit(x[back], targets)
-    return torch.from_numpy(_joined(t.slots for t in trees)), nll
+    return torch.from_numpy(_concatenated(t.slots for t in trees)), nll
 
 
-def _joined(lists: Iterable[list[int]]) -> NDArray[np.int64]:
+def _concatenated(lists: Iterable[list[int]]) -> NDArray[np.int64]:
     return np.fromiter(chain.from_iterable(lists), dtype=np.int64)

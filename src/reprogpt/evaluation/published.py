@@ -1,15 +1,18 @@
-"""Published HellaSwag figures, to stand beside a model's own.
+"""Published HellaSwag scores of GPT-2 and GPT-3, to compare a model with.
 
-Only these: HellaSwag is the same questions for everyone. A validation loss is on someone's own
-text, so losses of others are never put next to ours.
+HellaSwag is the same questions for everyone. Published validation losses are not here, since they
+are on other text than ours.
 """
 
 from dataclasses import dataclass
 
+CHANCE = 0.25
+"""Accuracy of guessing among four endings."""
+
 
 @dataclass(frozen=True)
 class Reference:
-    """A published model and its HellaSwag figures, by the definitions of hellaswag.py."""
+    """A published model and its HellaSwag scores, named as in hellaswag.py."""
 
     name: str
     parameters: float
@@ -28,20 +31,17 @@ GPT2 = (
                                         "lm_eval_acc_norm": 0.5089}),
 )
 # "Language Models are Few-Shot Learners" (Brown et al., 2020, arXiv:2005.14165), table H.1,
-# zero-shot, sizes of table 2.1. Likelihood per token, as acc_norm; its prompt is its own. The four
-# smallest are also `hella3_baseline` of build-nanogpt's play.ipynb, 1.3B and above stand in the
+# zero-shot, sizes of table 2.1. Likelihood per token, as acc_norm, with a prompt of its own. The
+# four smallest are also `hella3_baseline` of build-nanogpt's play.ipynb, 1.3B and above are in the
 # table of GPT-J's model card (huggingface.co/EleutherAI/gpt-j-6b): checked against both.
 GPT3 = tuple(Reference(f"GPT-3 {name}", size, {"acc_norm": score}) for name, size, score in (
     ("125M", 125e6, 0.337), ("350M", 350e6, 0.436), ("760M", 760e6, 0.510),
     ("1.3B", 1.3e9, 0.547), ("2.7B", 2.7e9, 0.628), ("6.7B", 6.7e9, 0.674),
     ("13B", 13e9, 0.709), ("175B", 175e9, 0.789)))
 
-CHANCE = 0.25
-"""One of four endings."""
-
 
 def nearest(parameters: int) -> dict[str, Reference]:
-    """The published GPT-2 and GPT-3 whose size is nearest by ratio."""
+    """The published GPT-2 and GPT-3 nearest in size, by ratio: {"gpt2": ..., "gpt3": ...}."""
     def distance(reference: Reference) -> float:
         ratio = reference.parameters / max(1, parameters)
         return max(ratio, 1 / ratio)

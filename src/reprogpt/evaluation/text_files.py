@@ -1,5 +1,8 @@
-"""Loss and bits per byte of any text file: every token of it is scored once, but for the
-first where the tokenizer has no <|endoftext|> to begin with."""
+"""Loss and bits per byte of text files.
+
+Every token is scored once. The first one is scored only where the tokenizer has <|endoftext|>,
+which then precedes the text.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,9 +20,9 @@ from reprogpt.storage.paths import matching
 from reprogpt.tokens.tokenizers import Tokenizer
 
 
-class Text:
-    """A text as a split: <|endoftext|> first where there is one, the last window filled up with
-    tokens that do not count."""
+class TextStream:
+    """A text as a validation.Stream: <|endoftext|> first, the last window padded with masked
+    tokens."""
 
     def __init__(self, ids: np.ndarray, tokenizer: Tokenizer, block_size: int) -> None:
         first = [] if tokenizer.eot is None else [tokenizer.eot]
@@ -39,29 +42,28 @@ class Text:
 
 def score_files(model: GPT, globs: Sequence[str], tokenizer: Tokenizer, process: Process,
                 root: Path, at_once: int) -> dict[str, dict[str, Any]]:
-    """By file: loss, bits_per_byte, tokens, and the sha256 of what was scored.
+    """For each file: loss, bits_per_byte, tokens, and the file's sha256.
 
-    ``globs`` are relative to ``root``, or absolute. Raises ConfigError for one that matches
-    nothing, and for what is not UTF-8 text.
+    ``globs`` are relative to ``root``, or absolute. Raises ConfigError for a glob that matches
+    nothing, and for a file that is empty, unreadable, not UTF-8, or not in the vocabulary.
     """
     scores = {}
     for name, path in matching("evaluate.suites.held_out", globs, root).items():
+        key = f"params.yaml: evaluate.suites.held_out: {name}"
         try:
             raw = path.read_bytes()
             ids = tokenizer.encode(raw.decode(TEXT_ENCODING))
         except OSError as error:
-            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be a file that "
-                              f"can be read ({error.strerror}); change its permissions") from None
+            raise ConfigError(f"{key}: must be a readable file ({error.strerror}); change its "
+                              "permissions") from None
         except ValueError as error:
-            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name}: must be text "
-                              f"that the model's tokenizer knows: {error}") from None
-        text = Text(ids, tokenizer, model.cfg.block_size)
+            raise ConfigError(f"{key}: must be text that the model's tokenizer knows: {error}"
+                              ) from None
+        text = TextStream(ids, tokenizer, model.cfg.block_size)
         if text.n_tokens < 2:
-            raise ConfigError(f"params.yaml: evaluate.suites.held_out: {name} is empty; "
-                              "remove it")
-        found = validation_loss(model, text, tokenizer.token_bytes(), process,
-                                val_tokens=None, block_size=model.cfg.block_size,
-                                at_once=at_once)
+            raise ConfigError(f"{key} is empty; remove it")
+        found = validation_loss(model, text, tokenizer.token_bytes(), process, val_tokens=None,
+                                block_size=model.cfg.block_size, at_once=at_once)
         scores[name] = {
             "loss": round(found.loss, 6), "bits_per_byte": round(found.bits_per_byte, 6),
             "tokens": found.tokens, "sha256": hashlib.sha256(raw).hexdigest(),

@@ -1,9 +1,9 @@
-"""What a model is measured by, one definition a number.
+"""Validation loss, perplexity and bits per byte of a token stream.
 
-Validation loss is the mean nll over floor(val_tokens / block_size) windows that do not overlap,
-from token 0 of the split: the same targets whatever the batch, the number of processes or the
-moment. Bits per byte divides the same sum by the bytes of text that the targets stand for, so runs
-with different tokenizers compare (``<|endoftext|>`` stands for no text: 0 bytes).
+The loss is the mean nll over floor(val_tokens / block_size) non-overlapping windows from token 0 of
+the split: the same targets whatever the batch or the number of processes. Bits per byte divides the
+same sum by the bytes of text of the targets, which makes runs with different tokenizers comparable
+(``<|endoftext|>`` has 0 bytes).
 """
 
 import math
@@ -20,49 +20,49 @@ from reprogpt.runtime.distributed import Process
 
 
 class Stream(Protocol):
-    """A split as one run of tokens; shards.TokenStream is one."""
+    """A split as one stream of tokens, such as tokens.shards.TokenStream."""
 
     @property
     def n_tokens(self) -> int: ...
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Tokens start..start+count-1, uint16."""
+        """Tokens start to start + count - 1: (count,) uint16."""
         ...
 
     def read_mask(self, start: int, count: int) -> np.ndarray | None:
-        """1 where the token counts as a target; None where all do."""
+        """(count,) uint8, 1 where the token counts as a target; None when all tokens do."""
         ...
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The loss over a fixed part of a text."""
+    """Result of :func:`validation_loss`."""
 
     loss: float
-    """Mean nll, in nats a target."""
+    """Mean nll, in nats a token."""
     bits_per_byte: float
     tokens: int
     """Targets scored."""
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): among how many equally likely tokens the model hesitates."""
-        return math.exp(min(self.loss, 700.0))  # beyond that a double overflows
+        """exp(loss): the number of equally likely tokens with the same loss."""
+        return math.exp(min(self.loss, 700.0))  # larger values overflow a double
 
 
 @torch.no_grad()
 def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process: Process, *,
                     val_tokens: int | None, block_size: int, at_once: int | None = None
                     ) -> Validation:
-    """The loss over the first ``val_tokens`` tokens of a split (None: all), shared among the
-    processes; each returns the same figures.
+    """Loss over the first ``val_tokens`` tokens of a split (None: all), distributed over the
+    processes; the result is the same on each.
 
-    ``model`` is the bare network; ``token_bytes`` (n_vocab,) is the tokenizer's. Touches no
-    generator. ``at_once``, tokens through the model at a time, changes speed alone. Raises
-    ValueError when there is not one window.
+    ``model`` is the unwrapped module; ``token_bytes`` (n_vocab,) is the tokenizer's. ``at_once``,
+    tokens in a forward pass, affects speed only. No random generator is used. Raises ValueError
+    when the split is shorter than one window.
     """
     total = stream.n_tokens if val_tokens is None else min(val_tokens, stream.n_tokens)
-    # The last target is one past its window, so a split of exactly n windows holds n - 1.
+    # A window's last target is one token past it, so a split of exactly n windows has n - 1.
     windows = min(total // block_size, (stream.n_tokens - 1) // block_size)
     if windows < 1:
         raise ValueError(f"the validation split has {stream.n_tokens} tokens, of which val_tokens "
@@ -76,7 +76,7 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
         rows = min(batch_rows, windows - first)
         idx, targets = _read_windows(stream, first, rows, block_size)
         hidden = model(idx.to(process.device))
-        if head is None:  # a sharded model's is whole once the model has been called
+        if head is None:  # after the first forward, which gathers a sharded model's weight
             head = Head.of(model)
         nll = head.nll(hidden, targets.to(process.device))
         valid = targets != MASKED
@@ -91,7 +91,7 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
 
 def _read_windows(stream: Stream, first: int, rows: int, T: int
                   ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows first..first+rows-1 of T tokens each: idx, targets (rows, T) int64."""
+    """Windows first to first + rows - 1 of T tokens each: idx, targets (rows, T) int64."""
     tokens = torch.from_numpy(stream.read(first * T, rows * T + 1).astype(np.int64))
     mask = stream.read_mask(first * T + 1, rows * T)
     targets = tokens[1:]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reprogpt.config import SampleConfig, TrainConfig
-from reprogpt.evaluation.hellaswag import answer, read_questions
+from reprogpt.evaluation.hellaswag import read_questions, score_questions
 from reprogpt.evaluation.published import nearest
 from reprogpt.generation.samples import blocks, encode_prompts, read_prompts, write
 from reprogpt.model.gpt import GPT
@@ -54,7 +54,7 @@ class Probes:
         """
         record: dict[str, Any] = {"step": step}
         if self._questions is not None and _due(step, self.train.hellaswag_interval):
-            record["hellaswag"] = answer(model, self._questions, self.process,
+            record["hellaswag"] = score_questions(model, self._questions, self.process,
                                          self.at_once).summary()
             record["parameters"] = model.num_parameters()
         if _due(step, self.train.sample_interval) and self.process.is_first:
