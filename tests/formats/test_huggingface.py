@@ -284,7 +284,7 @@ def test_a_rung_is_written_under_its_own_type_and_loads_back_exactly(tmp_path, a
 def test_a_rung_is_sampled_and_scored_like_any_model(architecture):
     import numpy as np
 
-    from reprogpt.evaluation.hellaswag import Prompt, score
+    from reprogpt.evaluation.hellaswag import Prompt, score_prompts
     from reprogpt.runtime.distributed import Process
 
     model = random_model(65, architecture=architecture, scale=0.3)
@@ -295,7 +295,7 @@ def test_a_rung_is_sampled_and_scored_like_any_model(architecture):
 
     alone = Process(0, 1, torch.device("cpu"))
     prompt = Prompt([1, 2, 3], [[4, 5], [4, 6], [7], [8, 9, 10]], [1] * 4)
-    sums, _ = score(model, [prompt], alone)
+    sums = score_prompts(model, [prompt], alone)
     for ending, found in zip(prompt.endings, sums[0]):
         row = torch.tensor([prompt.context + ending])
         logp = model.logits(model(row)).log_softmax(-1)[0]

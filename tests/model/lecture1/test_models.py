@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from reprogpt.config import ModelConfig
-from reprogpt.evaluation.hellaswag import Prompt, score
+from reprogpt.evaluation.hellaswag import Prompt, score_prompts
 from reprogpt.formats.huggingface import load_model, save_model
 from reprogpt.generation.generate import generate
 from reprogpt.model.dropout import row_keys
@@ -110,7 +110,8 @@ def test_a_rung_scores_endings_as_one_tree_longer_than_its_block(name: str) -> N
     alone = Process(0, 1, torch.device("cpu"))
     with torch.no_grad():
         expected = [one_row_at_a_time(model, prompt)]
-    np.testing.assert_allclose(score(model, [prompt], alone)[0], expected, rtol=1e-5, atol=1e-5)
+    sums = score_prompts(model, [prompt], alone)
+    np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_finished_network_has_the_lectures_parameters() -> None:
