@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from reprogpt.config import EvaluateConfig
-from reprogpt.evaluation.report import evaluate
+from reprogpt.evaluation.report import check_finite, evaluate
+from reprogpt.formats import huggingface as hf
 from reprogpt.tokens.tokenizers import CharTokenizer
 from tests.small_project import ALONE, LETTERS, TEXT, TOKENIZER, on_ranks, trained_project
 
@@ -74,3 +75,32 @@ def test_a_model_of_other_tokens_is_refused(root):
         evaluate(evaluating(), ALONE, "auto", root)
     assert f"(char, {other.n_vocab} ids)" in str(e.value)
     assert f"(char, {TOKENIZER.n_vocab} ids)" in str(e.value)
+
+
+def change_weights(root, name, change):
+    model, _ = hf.load_model(root / "models/gpt")
+    with torch.no_grad():
+        change(model.get_parameter(name))
+    hf.save_model(root / "models/gpt", model, model.cfg, root / "data/tokens/tokenizer")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(root, value):
+    change_weights(root, "h.1.attn.c_attn.weight", lambda weight: weight[3, 2].fill_(value))
+    with pytest.raises(ValueError, match=r"models/gpt: h\.1\.attn\.c_attn\.weight .* nan or inf"):
+        evaluate(evaluating(), ALONE, "auto", root)
+    assert not (root / "metrics").exists()
+
+
+def test_scores_that_are_not_finite_are_never_written(root):
+    change_weights(root, "ln_f.weight", lambda weight: weight.fill_(3e38))  # logits overflow
+    with pytest.raises(ValueError, match=r"models/gpt: .*\(eval.json: val_loss is (nan|inf)\)"):
+        evaluate(evaluating(), ALONE, "auto", root)
+    assert not (root / "metrics").exists()
+
+
+def test_a_score_that_is_not_finite_is_named_wherever_it_is():
+    check_finite("a", {"x": 1.0, "y": [{"z": [0.5, 2]}], "w": "nan", "n": None})
+    for value in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ValueError, match=rf"\(a: y: z is {value}\)"):
+            check_finite("a", {"x": 1.0, "y": [{"z": [0.5, value]}]})

@@ -1,6 +1,7 @@
 """The stage evaluate: scores models/gpt and writes metrics/eval.json and hellaswag.jsonl."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,12 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
                                    cfg.hellaswag_examples)
         scores = score_questions(model, questions, process, at_once, progress=process.is_first)
     result |= _hellaswag(scores, model.num_parameters())
+    records = list(scores.lines()) if scores else []
+    check_finite("eval.json", result)
+    check_finite("hellaswag.jsonl", records)
     if process.is_first:
-        lines = [json.dumps(record) + "\n" for record in scores.lines()] if scores else []
-        write_bytes(root / "metrics/hellaswag.jsonl", "".join(lines).encode())
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_bytes(root / "metrics/hellaswag.jsonl", lines.encode())
         write_json(root / "metrics/eval.json", result)
     return result
 
@@ -68,6 +72,20 @@ def _check_tokenizer(tokenizer: Tokenizer, tokens: Path) -> None:
         raise ValueError(f"models/gpt: its tokenizer ({tokenizer.name}, {tokenizer.n_vocab} ids) "
                          f"is not that of data/tokens ({other['name']}, {other['n_vocab']} ids); "
                          "run `dvc repro`, which brings both up to date")
+
+
+def check_finite(key: str, value: Any) -> None:
+    """Raises ValueError naming a score in ``value`` (JSON) that is nan or infinite, which JSON
+    cannot represent."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            check_finite(f"{key}: {name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            check_finite(key, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"models/gpt: its scores are not finite ({key} is {value}); train it "
+                         "again with a lower train.lr")
 
 
 def _hellaswag(scores: Scores | None, parameters: int) -> dict[str, Any]:

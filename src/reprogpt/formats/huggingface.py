@@ -104,7 +104,8 @@ def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
     """Copies weights into a model that is already built, say from params.yaml.
 
     The model may have a shorter block_size; padding rows of the vocabulary become 0. Raises
-    ValueError, one line, where the configs differ or the tensors are not those of their config.
+    ValueError, one line, where the configs differ or the tensors are not those of their config,
+    or have values that are nan or infinite.
     """
     weights = source if isinstance(source, Weights) else read_weights(source)
     check_shape(model.cfg, weights.cfg, weights.source)  # type: ignore[arg-type]
@@ -128,6 +129,9 @@ def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
                              "model of its config; make or fetch it again")
     for name, p in state.items():
         tensor = weights.tensors[name]
+        if not tensor.isfinite().all():
+            raise ValueError(f"{weights.source}: {name} in its safetensors has values that are nan "
+                             "or infinite; train it again with a lower train.lr, or fetch it again")
         if p.shape == tensor.shape:
             p.copy_(tensor)
         else:
