@@ -30,7 +30,7 @@ class KVCache:
             B, n_head, _, D = k.shape
             # zeros: a mask hides numbers, but not nan
             self._layers.append(k.new_zeros(2, B, n_head, self.capacity, D))
-        keys, values = self._layers[layer]
+        keys, values = self._layers[layer][0], self._layers[layer][1]
         if self.column is not None:
             return keys.index_copy_(2, self.column, k), values.index_copy_(2, self.column, v)
         end = self.length + k.size(2)
