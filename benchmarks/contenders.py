@@ -145,7 +145,8 @@ def ours(size: Size, device: torch.device, checkout: str, compiled: bool = False
     from reprogpt.runtime.distributed import Process
     from reprogpt.training.loader import Batch
     from reprogpt.training.optimizer import build_optimizer
-    from reprogpt.training.train_step import Network
+    from reprogpt.training.train_step import train_step
+    from reprogpt.training.wrap import WrappedModel
 
     shape = {"n_layer": size.n_layer, "n_head": size.n_head, "n_embd": size.n_embd,
              "block_size": size.T, "bias": bias}
@@ -157,11 +158,11 @@ def ours(size: Size, device: torch.device, checkout: str, compiled: bool = False
     model = build_model(cfg.model, size.vocab_size)
     model.init_weights(torch.Generator().manual_seed(0))
     resolved = {"precision": precision, "micro_batch": size.rows, "compile": compiled}
-    net = Network(model.to(device), Process(0, 1, device), cfg.seed, resolved)
+    wrapped = WrappedModel(model, Process(0, 1, device), cfg.seed, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     idx, targets = (x.repeat(size.micro_steps, 1) for x in batch(size, device))
     data = Batch(idx, targets, torch.arange(len(idx), device=device), size.tokens)
-    return lambda: net.update(data, 0, optimizer, scaler, cfg.train)
+    return lambda: train_step(wrapped, optimizer, scaler, data, 0, cfg.train)
 
 
 def _ours(**options: Any) -> Callable[[Size, torch.device, str], Step]:

@@ -38,7 +38,7 @@ from reprogpt.runtime.device import (
     pick_device,
     synchronize,
 )
-from reprogpt.training.optimizer import decay_groups
+from reprogpt.training.adamw import decay_groups
 
 VOCAB = 50257
 LECTURE = {"float32": 1000, "TF32": 333, "bfloat16": 300, "compile": 130, "flash attention": 96,

@@ -45,8 +45,10 @@ from reprogpt.runtime.distributed import Process
 from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import load_tokenizer
 from reprogpt.training.loader import Loader
+from reprogpt.training.micro_batch import warm_up
 from reprogpt.training.optimizer import build_optimizer
-from reprogpt.training.train_step import Network
+from reprogpt.training.train_step import train_step
+from reprogpt.training.wrap import WrappedModel
 
 Run = Iterator[tuple[int, Callable[[], float]]]
 """A training: yields (steps done, how to validate) when it is set up, and after every step."""
@@ -84,7 +86,7 @@ def preset_run(tokens: Path, name: str, changes: dict[str, Any], device: torch.d
                     cfg.seed, cfg.train.order)
     rows = max(1, min(loader.sizes.full, 131072 // cfg.model.block_size))
     resolved = {"precision": precision, "micro_batch": rows, "compile": device.type == "cuda"}
-    net = Network(model.to(device), process, cfg.seed, resolved)
+    wrapped = WrappedModel(model, process, cfg.seed, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     held_out = TokenStream(tokens, "val")
 
@@ -93,11 +95,11 @@ def preset_run(tokens: Path, name: str, changes: dict[str, Any], device: torch.d
             return validation_loss(model, held_out, tokenizer.token_bytes(), process,
                                    val_tokens=val_tokens, block_size=cfg.model.block_size).loss
 
-    net.warm_up(loader, optimizer)
+    warm_up(wrapped, loader, optimizer)
     yield 0, validate
-    batches = loader.ahead(range(cfg.train.max_steps), 0, 1)
+    batches = loader.prefetch(range(cfg.train.max_steps), 0, 1)
     for step, batch in enumerate(batches):
-        net.update(batch.to(device), step, optimizer, scaler, cfg.train)
+        train_step(wrapped, optimizer, scaler, batch.to(device), step, cfg.train)
         yield step + 1, validate
 
 

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from reprogpt.config import Config, merge, read_yaml
+from reprogpt.launch.launcher import LOOPBACK
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer
@@ -70,7 +70,7 @@ def make_run(folder: Path, tokens: Path, **changes: Any) -> RunDir:
 
 
 def train(run: RunDir, processes: int = 1) -> None:
-    """Trains a run to its end in this many processes of one gloo group, without torchrun.
+    """Trains a run to its end in this many processes of one gloo group, without the launcher.
 
     Leaves each replica's weights in run.path/rank_N.pt. Raises what rank 0 raised.
     """
@@ -79,11 +79,9 @@ def train(run: RunDir, processes: int = 1) -> None:
     # torch._dynamo: what the first optimizer imports, twice as much as the training itself.
     context.set_forkserver_preload(["tests.tiny_runs", "reprogpt.training.trainer",
                                     "torch._dynamo"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (run.path / "group").unlink(missing_ok=True)
     errors = context.Queue()
-    members = [context.Process(target=_member, args=(run.path, rank, processes, port, errors))
+    members = [context.Process(target=_member, args=(run.path, rank, processes, errors))
                for rank in range(processes)]
     for member in members:
         member.start()
@@ -96,12 +94,12 @@ def train(run: RunDir, processes: int = 1) -> None:
         raise errors.get(timeout=5)
 
 
-def _member(path: Path, rank: int, world: int, port: int, errors: Any) -> None:
+def _member(path: Path, rank: int, world: int, errors: Any) -> None:
     from reprogpt.runtime.distributed import process_group
     from reprogpt.training.trainer import Trainer
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
-                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                   "RENDEZVOUS_FILE": str(path / "group"), "GLOO_SOCKET_IFNAME": LOOPBACK}
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     torch.set_num_threads(1)
     run = RunDir.open(path)
@@ -116,7 +114,7 @@ def _member(path: Path, rank: int, world: int, port: int, errors: Any) -> None:
 
 
 def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
-    """Starts the real launcher (torchrun and all) on a run, as its own process."""
+    """Starts the real launcher on a run, as its own process."""
     if not (run.path / "run.json").exists():
         run.write()
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
@@ -125,7 +123,7 @@ def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
 
 
 def members_in(folder: Path) -> list[int]:
-    """Process ids of all that works on a run in ``folder``: launcher, torchrun, training."""
+    """Process ids of all that works on a run in ``folder``: launcher, training processes."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -39,6 +39,11 @@ NOT_FOLLOWED = {
 }
 """The same for these, and for what only they import."""
 EXEMPT |= NOT_FOLLOWED
+IMPORTED_BY_NAME = {
+    "src/reprogpt/training/optimizer.py": "src/reprogpt/training/${train.optimizer}.py",
+}
+"""File -> what it imports by the value of a param: DVC fills in the dep from params.yaml, so a run
+depends on its own choice alone."""
 STAGES = ("download", "tokenize", "train", "evaluate", "sample")
 LADDER_STAGES = ("tokens", "climb", "page")
 
@@ -65,6 +70,7 @@ def code_deps(stage: str, root: Path, scripts: str = "pipeline") -> list[str]:
     packages' `__init__`, which hold docstrings and names from elsewhere."""
     files = [file for file in closure(root / scripts / f"{stage}.py", root)
              if not file.startswith(tuple(EXEMPT)) and not file.endswith("/__init__.py")]
+    files += [IMPORTED_BY_NAME[file] for file in files if file in IMPORTED_BY_NAME]
     return sorted(files, key=lambda file: (file.startswith("src/"), file))
 
 

@@ -3,27 +3,27 @@
 `python -m tests.launch.test_launcher 20` kills 20 times.
 """
 
+import contextlib
 import hashlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reprogpt.errors import ConfigError
 from reprogpt.launch.launcher import HUGE_PAGES, _environment, processes
 from reprogpt.launch.launcher import launch as start
-from reprogpt.launch.run_dir import RunDir, runs_root
+from reprogpt.launch.run_dir import RunDir
 from reprogpt.training import checkpoint
 from tests.tiny_runs import (
-    config,
     launch,
     make_run,
     members_in,
@@ -52,15 +52,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def members(run: RunDir) -> list[int]:
-    """Process ids of everything that works on a run: launcher, torchrun, training processes."""
+    """Process ids of everything that works on a run: launcher and training processes."""
     return members_in(run.path)
 
 
 def workers(run: RunDir) -> list[int]:
     """The training processes among them."""
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in members(run)}
-    return [pid for pid, command in commands.items()
-            if "reprogpt.training.trainer" in command and "reprogpt.launch.torchrun" not in command]
+    return [pid for pid in members(run)
+            if "reprogpt.training.trainer" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def wait_for(condition: object, what: str, seconds: float = 240) -> None:
@@ -172,7 +171,7 @@ def test_nothing_outlives_what_started_it(tmp_path: Path, tokens: Path) -> None:
 
 @pytest.mark.slow
 def test_a_group_that_loses_one_starts_again(tmp_path: Path, tokens: Path) -> None:
-    """Two processes; one is killed alone; torchrun restarts both from the last checkpoint."""
+    """Two processes; one is killed alone; both start again from the last checkpoint."""
     changes = {"train": LONG, "runtime": {"nproc": 2, "max_restarts": 2}}
     straight = make_run(tmp_path / "straight", tokens, **changes)
     finish(straight)
@@ -182,6 +181,7 @@ def test_a_group_that_loses_one_starts_again(tmp_path: Path, tokens: Path) -> No
     os.kill(workers(run)[-1], signal.SIGKILL)
     _, said = child.communicate(timeout=300)
     assert child.returncode == 0, said
+    assert "was killed by SIGKILL (is memory short?); starting it again (1 restarts left)" in said
     assert "continuing run" in said
     assert weights(run) == weights(straight)
 
@@ -198,6 +198,52 @@ def test_a_process_that_hangs_is_noticed(tmp_path: Path, tokens: Path) -> None:
     assert child.returncode == 1
     assert "the same command continues from the last checkpoint" in said
     assert not members(run)
+
+
+def listening(pids: list[int]) -> set[str]:
+    """The addresses, in hexadecimal, on which any of these processes has a listening TCP socket."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                inodes.add(str(descriptor.readlink()))
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:  # TCP_LISTEN
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "0" * 24 + "01000000"}
+"""127.0.0.1 and ::1, as /proc/net has them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_nothing_listens_beyond_this_machine(tmp_path: Path, tokens: Path, nproc: int) -> None:
+    run = make_run(tmp_path, tokens, train=LONG | {"max_steps": 100_000},
+                   runtime={"nproc": nproc})
+    child = launch(run)
+    seen: set[str] = set()
+    while last_step(run) < 4:  # from the first moment on: who listens only at the start is seen too
+        assert child.poll() is None
+        seen |= listening(members(run))
+        time.sleep(0.02)
+    seen |= listening(members(run))
+    assert len(workers(run)) == nproc
+    assert seen <= LOOPBACK
+    assert (nproc == 1) == (not seen), "one process opens no port, and two meet by one each"
+    if nproc == 2:
+        assert run.rendezvous.stat().st_mode & 0o777 == 0o700
+    child.terminate()
+    child.communicate(timeout=60)
+
+
+def test_listening_sees_a_socket_of_any_address() -> None:
+    with socket.create_server(("0.0.0.0", 0)):
+        assert "00000000" in listening([os.getpid()])
 
 
 @pytest.mark.slow
@@ -229,28 +275,34 @@ def test_what_hangs_on_the_way_out_is_ended(tmp_path: Path, tokens: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """A training process has written everything and never exits: the launcher sees to it."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import atexit, os, time\n"
-        "if 'RANK' in os.environ:\n    atexit.register(time.sleep, 9999)\n")
+        "import os, time\n"
+        "if 'RANK' in os.environ:\n    os._exit = lambda status: time.sleep(9999)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("reprogpt.launch.launcher.GRACE_SECONDS", 1.0)
     run = make_run(tmp_path, tokens)
+    before = time.monotonic()
     start(run)
+    assert time.monotonic() - before > 1.0  # it did hang
     assert run.done.exists()
     assert (Path(run.paths.model) / "model.safetensors").exists()
     assert not members(run)
 
 
-FAKE_SLURM = {  # one node, at once: what the options ask of the real programs
+FAKE_SLURM = {  # at once, all nodes on this machine: what the options ask of the real programs
     "sbatch": 'for a in "$@"; do case $a in --wrap=*) job="${a#--wrap=}";; esac; done\n'
-              'echo "$@" > $LOG\nSLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=1 exec sh -c "$job"',
-    "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+              'echo "$@" > $LOG\nexport SLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=$NODES\n'
+              'exec sh -c "$job"',
+    "srun": 'echo "$@" >> $LOG\nwhile [ "${1#--}" != "$1" ]; do shift; done\n'
+            '[ $SLURM_JOB_NUM_NODES = 2 ] && SLURM_NODEID=1 "$@" &\n'
+            'SLURM_NODEID=0 "$@"; status=$?; wait; exit $status',
     "scontrol": "echo localhost",
 }
 
 
 @pytest.mark.slow
-def test_slurm(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sbatch -> launcher -> srun -> torchrun, with stand-ins for Slurm's own programs."""
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_slurm(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
+    """sbatch -> launcher -> srun -> a launcher a node, with stand-ins for Slurm's own programs."""
     for name, script in FAKE_SLURM.items():
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
@@ -258,46 +310,18 @@ def test_slurm(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) ->
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("NODES", str(nodes))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     run = make_run(tmp_path, tokens, runtime={"launcher": "slurm"})
     finish(run)
     assert len(read_csv(run)) == 21
+    state = checkpoint.latest(run.path)
+    assert state is not None
+    assert state["numerics"]["processes"] == str(nodes)
     asked = (tmp_path / "log").read_text()
     assert f"--job-name=reprogpt-{run.fingerprint}" in asked
     assert "--signal=B:USR1@120" in asked
-
-
-def test_runs_of_a_temporary_checkout_are_the_main_ones(tmp_path: Path) -> None:
-    assert runs_root(tmp_path) == tmp_path / "runs"
-    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
-    assert runs_root(copy) == tmp_path / "runs"
-
-
-def test_an_unfinished_run_may_go_on_under_edited_code(tmp_path: Path, tokens: Path) -> None:
-    def again(code: str, max_steps: int = 20, **changes: Any) -> RunDir:
-        cfg = config(runtime={"resume": old.path.name}, train={"max_steps": max_steps}, **changes)
-        return RunDir.create(old.path.parent, code, cfg, old.paths, [("manifest", "12")])
-
-    first = make_run(tmp_path, tokens)
-    old = RunDir.create(first.path.parent, "0" * 16, first.config, first.paths,
-                        [("manifest", "12")])
-    with pytest.raises(ConfigError, match=r"runtime.resume=0{16} has no checkpoint in .*runs"):
-        again("1" * 16)
-    old.write()
-    checkpoint.save(old.path, "step_000004", {"step": 4})
-    resumed = again("1" * 16)
-    assert resumed.path == old.path
-    resumed.write()
-    assert RunDir.open(old.path).fingerprint == "1" * 16
-    assert "0" * 16 in (old.path / "run.json").read_text(), "every code that trained it is named"
-    with pytest.raises(ConfigError, match=r"was trained with seed=1337, not 2: .* null"):
-        again("1" * 16, seed=2)
-    with pytest.raises(ConfigError, match=r"trained with train.max_steps=20, not 30"):
-        again("1" * 16, max_steps=30)
-    checkpoint.save(old.path, "step_000020", {"step": 20})
-    assert again("1" * 16).path == old.path
-    with pytest.raises(ConfigError, match=r"is finished, by other code than this"):
-        again("2" * 16)
+    assert "--kill-on-bad-exit=1 --ntasks-per-node=1" in asked
 
 
 def test_what_is_at_work_is_not_written_over(tmp_path: Path, tokens: Path) -> None:

@@ -66,7 +66,7 @@ def test_every_window_exactly_once_in_the_same_order(tokens: Path, world: int) -
         rows = [int(row) for part in parts for row in part.rows]
         assert rows == list(range(growing.sizes.rows(step)))
         assert {part.valid for part in parts} == {16 * len(rows)}
-        assert len({len(list(part.micro_steps(2))) for part in parts}) == 1
+        assert len({len(list(part.micro_batches(2))) for part in parts}) == 1
 
 
 def test_a_run_counts_its_tokens(tmp_path: Path, tokens: Path) -> None:

@@ -12,27 +12,12 @@ from reprogpt.tokens.manifest import Manifest, Shard, Totals, write_manifest
 from reprogpt.tokens.shard_format import header
 from reprogpt.tokens.shards import BLOCK, Checksums, TokenStream
 from reprogpt.training.loader import Loader
-from reprogpt.training.permutation import Permutation
 from tests.tiny_runs import write_tokens
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens(tmp_path_factory.mktemp("tokens"))
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 64, 1000, 4097])
-def test_permutation_is_one(n: int) -> None:
-    out = Permutation(n, 1337, 0)(np.arange(n))
-    assert sorted(out.tolist()) == list(range(n))
-
-
-def test_permutations_differ_by_key_and_look_random() -> None:
-    n = 5000
-    a, b = Permutation(n, 1, 0)(np.arange(n)), Permutation(n, 1, 1)(np.arange(n))
-    assert (a == b).mean() < 0.01
-    assert abs(np.corrcoef(a, np.arange(n))[0, 1]) < 0.06  # 4 sigma of a random permutation
-    assert abs(np.corrcoef(a, b)[0, 1]) < 0.06
 
 
 @pytest.mark.parametrize("order", ["shuffled", "sequential"])
@@ -82,7 +67,7 @@ def test_ranks_share_one_batch(tokens: Path, world: int) -> None:
     sizes = [len(p.rows) for p in parts]
     assert max(sizes) - min(sizes) <= 1
     for micro in (1, 5, 12, 100):
-        pieces = list(parts[0].micro_steps(micro))
+        pieces = list(parts[0].micro_batches(micro))
         assert torch.equal(torch.cat([p.idx for p in pieces]), parts[0].idx)
         assert all(len(p.rows) <= micro for p in pieces)
 
@@ -102,7 +87,7 @@ def test_masked_targets_are_counted_globally(tmp_path: Path) -> None:
 
 def test_reading_ahead_changes_nothing(tokens: Path) -> None:
     loader = Loader(TokenStream(tokens, "train"), 4 * 16, 16, seed=7)
-    ahead = list(loader.ahead(range(3, 8), 0, 1))
+    ahead = list(loader.prefetch(range(3, 8), 0, 1))
     assert [b.idx.tolist() for b in ahead] == [loader.batch(s).idx.tolist() for s in range(3, 8)]
 
 

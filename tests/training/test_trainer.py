@@ -11,10 +11,7 @@ import torch
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.distributed import Process
 from reprogpt.training import checkpoint
-from reprogpt.training.batch_schedule import BatchSizes
-from reprogpt.training.loader import Batch
 from reprogpt.training.loss_monitor import NotFinite
-from reprogpt.training.metrics_log import COLUMNS, Journal
 from reprogpt.training.trainer import Trainer
 from tests.conftest import ROOT
 from tests.tiny_runs import make_run, read_csv, train, weights, without_times, write_tokens
@@ -54,7 +51,7 @@ def test_it_learns_and_says_so(straight: RunDir) -> None:
 
 
 def test_golden_loss_curve(straight: RunDir) -> None:
-    """Changed on purpose? Say so in the commit, and: UPDATE_GOLDEN=1 pytest tests/test_train.py"""
+    """Changed on purpose? Say so in the commit, and run this with UPDATE_GOLDEN=1."""
     curve = losses(straight)
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.parent.mkdir(exist_ok=True)
@@ -62,7 +59,7 @@ def test_golden_loss_curve(straight: RunDir) -> None:
     golden = json.loads(GOLDEN.read_text())
     assert curve == pytest.approx(golden, rel=2e-4), (
         "the tiny run's losses are not those of tests/golden/tiny_run.json; if that is meant: "
-        "UPDATE_GOLDEN=1 python -m pytest tests/test_train.py")
+        "UPDATE_GOLDEN=1 python -m pytest tests/training/test_trainer.py")
 
 
 @pytest.mark.slow
@@ -239,43 +236,3 @@ def test_a_resume_under_other_numerics_says_so(tmp_path: Path, tokens: Path,
     assert "micro_batch 5 -> 3" in capsys.readouterr().err
     assert "threads 96 -> " in said
     assert "torch 1.0 -> " in said
-
-
-def test_the_micro_batch_is_halved_until_it_fits(tmp_path: Path, tokens: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that holds two rows, played by the CPU."""
-    run = make_run(tmp_path, tokens, runtime={"micro_batch": 12})
-    trainer = Trainer(run, Process(0, 1, torch.device("cpu")))
-    net = trainer.net
-    net.process = Process(0, 1, torch.device("cuda"))
-
-    optimizer, rows, bytes_beside = trainer.optimizer, [], []
-
-    def throw_away(part: Batch, beside: int = 0) -> None:
-        rows.append(len(part.rows))
-        bytes_beside.append(beside)
-        if net.micro_batch > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(net, "_throw_away", throw_away)
-    net.warm_up(trainer.loader, optimizer)
-    assert net.resolved["micro_batch"] == 1  # 12 -> 6 -> 3 -> 1
-    assert rows == [12, 6, 3, 1]
-    # not yet there in a first pass: accumulated gradients and AdamW's two moments, in float32
-    assert set(bytes_beside) == {12 * sum(p.numel() for p in net.model.parameters())}
-    net.resolved["micro_batch"] = 5
-    assert [len(part.rows) for part in net._extremes(trainer.loader)] == [4, 4]
-    net.resolved["micro_batch"] = 11
-    monkeypatch.setattr(trainer.loader, "sizes", BatchSizes(23))
-    assert [len(part.rows) for part in net._extremes(trainer.loader)] == [8, 7]
-    monkeypatch.setattr(net, "_throw_away", lambda *_: (_ for _ in ()).throw(
-        torch.OutOfMemoryError("CUDA out of memory")))
-    with pytest.raises(ValueError, match="out of memory with one row at a time"):
-        net.warm_up(trainer.loader, optimizer)
-
-
-def test_a_count_of_tokens_is_written_whole(tmp_path: Path) -> None:
-    row = dict.fromkeys(COLUMNS, 0.25) | {"step": 19073, "tokens": 9_999_745_024}
-    Journal(tmp_path / "train.csv", [row])
-    assert (tmp_path / "train.csv").read_text().splitlines()[1].split(",")[:6] == [
-        "19073", "0.25", "0.25", "0.25", "0.25", "9999745024"]

@@ -1,35 +1,46 @@
-"""Starting a training: torchrun on this machine, or srun + torchrun on a Slurm cluster.
+"""Starts and supervises a training: its processes on this machine, or a Slurm job.
 
-The launcher is the process DVC sees. It holds the run's lock, hands signals on, notices when its
-own parent dies, and stays until the last training process is gone. It never imports torch.
+    python -m reprogpt.launch.launcher RUN_DIR          what sbatch starts on the first node
+    python -m reprogpt.launch.launcher RUN_DIR node     what srun starts on every node
+
+The launcher is the process that DVC sees. It holds the run's lock, starts one process per rank,
+forwards signals to them, restarts all of them when one fails, and ends after the last of them,
+or when its own parent dies. It never imports torch.
+
+The processes of one machine meet by a file in a private folder and exchange data over the loopback
+interface, so that nobody else can reach them. Over several nodes they meet at the first one.
 """
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import reprogpt
 from reprogpt.errors import ConfigError
 from reprogpt.launch.run_dir import RunDir
-from reprogpt.runtime.signals import SIGNALS, die_with_parent
+from reprogpt.runtime.signals import StopSignals, die_with_parent
 from reprogpt.runtime.workers import usable_cores
 
-GRACE_SECONDS = 40.0
-"""After a signal: time for a checkpoint. torchrun itself kills its workers after 30 s."""
+Child = subprocess.Popen[bytes]
 
+GRACE_SECONDS = 30.0
+"""From SIGTERM to SIGKILL: time to save a checkpoint."""
 
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""glibc asks for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md). It is
-read when a process starts; no effect where the system never gives them, or on another libc."""
+"""Makes glibc ask for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md).
+It is read when a process starts; no effect where the system gives no such pages."""
+
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
 class TrainingFailed(RuntimeError):
-    """The training did not finish; the message says why and how to go on."""
+    """The training did not finish; the message says why and how to continue."""
 
 
 def launch(run: RunDir) -> None:
@@ -40,87 +51,117 @@ def launch(run: RunDir) -> None:
     die_with_parent()
     held = [run.lock()]
     run.write()
-    if _queues(run):  # the launcher that the queue starts takes the lock
+    if _asks_slurm(run):  # the launcher that Slurm starts takes the lock
         os.close(held.pop())
     run.failure.unlink(missing_ok=True)
     run.done.unlink(missing_ok=True)
-    command = LAUNCHERS[run.config.runtime.launcher](run)
-    received: list[int] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-
-    before = {s: signal.signal(s, note) for s in SIGNALS}
-    try:
-        # A session of its own: Ctrl-C reaches only this process, which hands it on once.
-        child = subprocess.Popen(command, env=_environment(run), pass_fds=held,
-                                 start_new_session=True, preexec_fn=die_with_parent)
-        status = _wait(child, run, received)
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-        for descriptor in held:
-            os.close(descriptor)
+    with StopSignals() as stop:
+        try:
+            status = _train(run, held, stop)
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
     if run.failure.exists():
         reason = run.failure.read_text(encoding="utf-8") or "training failed, the reason is above"
         raise (ConfigError if reason.startswith("params.yaml: ") else TrainingFailed)(reason)
-    if run.done.exists():
+    if run.done.exists() or (status == 0 and not stop.received):
         return
-    if received:
-        name = signal.Signals(received[0]).name
-        raise TrainingFailed(f"training stopped by {name}; {_left(run)}")
+    what = f"stopped by {stop.received.name}" if stop.received else _describe(status)
+    saved = any(run.path.glob("step_*.pt"))
+    raise TrainingFailed(f"training {what}; the same command " + (
+        f"continues from the last checkpoint in runs/{run.path.name}" if saved
+        else "starts it anew, there was no checkpoint yet"))
+
+
+def _describe(status: int) -> str:
     if status < 0:
-        raise TrainingFailed(f"training was killed by {signal.Signals(-status).name} (is memory "
-                             f"short?); {_left(run)}")
-    if status != 0:
-        raise TrainingFailed(f"training ended with status {status}, the reason is above; "
-                             f"{_left(run)}")
+        return f"was killed by {signal.Signals(-status).name} (is memory short?)"
+    return f"ended with status {status}, the reason is above"
 
 
-def _left(run: RunDir) -> str:
-    """How a run that did not finish goes on."""
-    if any(run.path.glob("step_*.pt")):
-        return ("the same command continues from the last checkpoint in "
-                f"runs/{run.path.name}")
-    return "it had no checkpoint yet, and the same command starts it anew"
+def _train(run: RunDir, held: list[int], stop: StopSignals) -> int:
+    """Starts the processes, and after a failure all of them again, as often as
+    runtime.max_restarts allows. Returns 0 or the exit status of the first failure."""
+    restarts = 0 if _asks_slurm(run) else run.config.runtime.max_restarts
+    slurm = run.config.runtime.launcher == "slurm"
+    while True:
+        children = [_start(*_slurm(run), held)] if slurm else _start_ranks(run, held)
+        status = _wait(children, run, stop)
+        final = run.failure.exists() or run.done.exists() or stop.received
+        if not status or final or not restarts:
+            return status
+        restarts -= 1
+        print(f"training {_describe(status)}; starting it again ({restarts} restarts left)",
+              file=sys.stderr, flush=True)
 
 
-def _wait(child: subprocess.Popen[bytes], run: RunDir, received: list[int]) -> int:
-    """Waits for the child; hands on the first signal; ends a group whose failure is final, or
-    that has written everything and does not go."""
-    told, deadline = False, None
-    while (status := child.poll()) is None:
-        time.sleep(0.05)
-        if not told and (received or run.failure.exists()):
-            _tell(child, run, received[0] if received else signal.SIGTERM)
-            told, deadline = True, time.monotonic() + GRACE_SECONDS
-        elif not told and not run.done.exists():
-            deadline = None
-        elif deadline is None or time.monotonic() > deadline:
-            if deadline is not None:
-                os.killpg(child.pid, signal.SIGKILL)
+def _start_ranks(run: RunDir, held: list[int]) -> list[Child]:
+    """Starts the training processes of this machine, which is one of several under Slurm."""
+    env, slurm = _environment(run), run.config.runtime.launcher == "slurm"
+    nodes, node = (int(os.environ.get(name, default)) if slurm else int(default)
+                   for name, default in (("SLURM_JOB_NUM_NODES", "1"), ("SLURM_NODEID", "0")))
+    if nodes == 1:
+        shutil.rmtree(run.rendezvous, ignore_errors=True)
+        run.rendezvous.mkdir(mode=0o700)
+        env |= {"RENDEZVOUS_FILE": str(run.rendezvous / "store"),
+                "GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
+    local = processes(run)
+    return [_start([sys.executable, "-m", "reprogpt.training.trainer", str(run.path)],
+                   env | {"RANK": str(node * local + rank), "LOCAL_RANK": str(rank),
+                          "WORLD_SIZE": str(nodes * local)}, held)
+            for rank in range(local)]
+
+
+def _start(command: list[str], env: dict[str, str], held: list[int]) -> Child:
+    """Starts one child, in a session of its own: Ctrl-C reaches the launcher alone."""
+    return subprocess.Popen(command, env=env, pass_fds=held, start_new_session=True,
+                            preexec_fn=partial(die_with_parent, os.getpid()))
+
+
+def _wait(children: list[Child], run: RunDir, stop: StopSignals) -> int:
+    """Waits for all children; returns 0 or the exit status of the first that failed.
+
+    After a signal or a failure all are asked to stop. What then still runs is killed, and so is
+    what has finished the run and does not exit.
+    """
+    status, deadline = 0, None
+    while True:
+        statuses = [child.poll() for child in children]
+        status = status or min(filter(None, statuses), default=0)  # a kill before what it caused
+        if None not in statuses:
+            return status
+        ending = status or stop.received or run.failure.exists()
+        if deadline is None and (ending or run.done.exists()):
             deadline = time.monotonic() + GRACE_SECONDS
-    return status
+            if ending:
+                _terminate(children, run)
+        elif deadline is not None and time.monotonic() > deadline:
+            for child in children:
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
-def _tell(child: subprocess.Popen[bytes], run: RunDir, signum: int) -> None:
-    if _queues(run):
+def _terminate(children: list[Child], run: RunDir) -> None:
+    """Asks all training processes to save and stop, whatever signal the launcher received: srun
+    would take SIGINT for a question."""
+    if _asks_slurm(run):
         subprocess.run(["scancel", "--batch", "--signal=TERM", f"--name={_job_name(run)}"],
                        check=False)
-    else:  # srun takes SIGINT for a question, and passes others on
-        slurm = run.config.runtime.launcher == "slurm"
-        child.send_signal(signal.SIGTERM if slurm else signum)
+        return
+    for child in children:
+        child.terminate()
 
 
 def processes(run: RunDir) -> int:
-    """Training processes on this machine: ``runtime.nproc``, or one per GPU, or one."""
+    """Training processes on one machine: ``runtime.nproc``, or one per GPU, or one."""
     runtime = run.config.runtime
     return max(1, gpu_count(runtime.device)) if runtime.nproc == "auto" else runtime.nproc
 
 
 def gpu_count(device_setting: str) -> int:
-    """GPUs that training could use. Counted without torch, whose import takes seconds that the
-    launcher would only wait for: the driver's device files, or what the user left visible."""
+    """GPUs that training could use, by the driver's device files and CUDA_VISIBLE_DEVICES: torch
+    would take seconds to import."""
     if device_setting not in ("auto", "cuda"):
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -130,53 +171,36 @@ def gpu_count(device_setting: str) -> int:
     return len([v for v in visible.split(",") if v.strip() not in ("", "-1")])
 
 
-def _torchrun(run: RunDir) -> list[str]:
-    return [sys.executable, "-m", "reprogpt.launch.torchrun", "--standalone",
-            f"--nproc-per-node={processes(run)}", *_torchrun_options(run)]
+def _asks_slurm(run: RunDir) -> bool:
+    """Whether this launcher only asks Slurm for the nodes, on which another one then launches."""
+    return run.config.runtime.launcher == "slurm" and "SLURM_JOB_ID" not in os.environ
 
 
-def _torchrun_options(run: RunDir) -> list[str]:
-    return [f"--max-restarts={run.config.runtime.max_restarts}", "--monitor-interval=0.2",
-            "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1", "-m", "reprogpt.training.trainer",
-            str(run.path)]
-
-
-def _slurm(run: RunDir) -> list[str]:
-    """Inside an allocation: one torchrun per node, meeting at the first node. Outside of one,
-    sbatch asks for it with the options in SBATCH_* variables, and waits."""
-    if _queues(run):
+def _slurm(run: RunDir) -> tuple[list[str], dict[str, str]]:
+    """Inside an allocation: srun, which starts this file on every node. Outside of one: sbatch,
+    which waits for an allocation by the options in SBATCH_* variables. With its environment."""
+    command, env = [sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)], _environment(
+        run)
+    if _asks_slurm(run):
         return ["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name={_job_name(run)}",
-                "--wrap=exec " + shlex.join([sys.executable, "-m", "reprogpt.launch.launcher",
-                                             str(run.path)])]
-    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+                f"--wrap=exec {shlex.join(command)}"], env
     hosts = subprocess.run(["scontrol", "show", "hostnames"], check=True, text=True,
                            capture_output=True).stdout.split()
     port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000
-    return ["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", sys.executable,
-            "-m", "reprogpt.launch.torchrun", f"--nnodes={nodes}",
-            f"--nproc-per-node={processes(run)}", f"--rdzv-id={os.environ['SLURM_JOB_ID']}",
-            "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts[0]}:{port}", *_torchrun_options(run)]
-
-
-def _queues(run: RunDir) -> bool:
-    """Whether this launcher only asks Slurm for the nodes on which another one will launch."""
-    return run.config.runtime.launcher == "slurm" and "SLURM_JOB_ID" not in os.environ
+    return (["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", *command, "node"],
+            env | {"MASTER_ADDR": hosts[0], "MASTER_PORT": str(port)})
 
 
 def _job_name(run: RunDir) -> str:
     return f"reprogpt-{run.path.name}"
 
 
-LAUNCHERS = {"torchrun": _torchrun, "slurm": _slurm}
-
-
 def _environment(run: RunDir) -> dict[str, str]:
+    """The training processes' environment. What the user has set stays."""
     env = HUGE_PAGES | os.environ
     # The training processes import the code of this checkout, whatever is installed.
     source = str(Path(reprogpt.__file__).parents[1])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (source, env.get("PYTHONPATH"))))
-    # Restarts hang now and then when the rendezvous store is shared with the workers.
-    env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     env.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes(run))))
     env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if run.config.train.deterministic:
@@ -185,9 +209,14 @@ def _environment(run: RunDir) -> dict[str, str]:
 
 
 def main() -> int:
-    """``python -m reprogpt.launch.launcher RUN_DIR``: what sbatch starts on the first node."""
+    """Launches the run, or under srun its part on this node; returns the exit status."""
+    run = RunDir.open(Path(sys.argv[1]))
+    if sys.argv[2:] == ["node"]:
+        die_with_parent()
+        with StopSignals() as stop:
+            return abs(_wait(_start_ranks(run, []), run, stop))
     try:
-        launch(RunDir.open(Path(sys.argv[1])))
+        launch(run)
     except (TrainingFailed, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
-"""runs/<fingerprint>/: one training run's checkpoints, lock and written-down identity.
+"""runs/<fingerprint>/: one training run's checkpoints, lock and run.json.
 
-It lies outside DVC's outs, because DVC deletes those before a stage runs; and in the main
-checkout even when DVC trains in a temporary copy of it, so that a failed experiment resumes too.
+It is no DVC out, because DVC deletes outs before a stage runs. It lies in the main checkout even
+when DVC trains in a temporary copy, so that a failed experiment resumes too.
 """
 
 import fcntl
@@ -23,27 +23,27 @@ class Paths:
     """Where a training reads and writes, all absolute."""
 
     tokens: str
-    """The folder of shards and their manifest."""
+    """Folder of the shards and their manifest."""
     init: str
-    """The folder of initial weights; without config.json the run starts from random ones."""
+    """Folder of initial weights; without config.json in it the run starts from random ones."""
     model: str
-    """The finished model's folder."""
+    """Folder of the finished model."""
     csv: str
     json: str
     hellaswag: str = ""
     """HellaSwag's validation file, for train.hellaswag_interval."""
     probes: str = ""
-    """The folder of train_samples.md and train_hellaswag.csv; empty for none of them."""
+    """Folder of train_samples.md and train_hellaswag.csv; empty: neither is written."""
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run's folder, and what stands in its run.json."""
+    """One run's folder and the content of its run.json."""
 
     path: Path
     fingerprint: str
-    """Of the params, data and code at hand. The folder's name is another one's when
-    ``runtime.resume`` continues a run under edited code."""
+    """Of the present params, data and code. ``path.name`` is an older one when ``runtime.resume``
+    continues a run under edited code."""
     config: Config
     paths: Paths
     contents: tuple[tuple[str, str], ...] = ()
@@ -52,7 +52,7 @@ class RunDir:
     @classmethod
     def create(cls, root: Path, fingerprint: str, config: Config, paths: Paths,
                contents: Iterable[tuple[str, str]] = ()) -> Self:
-        """Makes the folder, or finds it again; writes nothing into it.
+        """Makes or finds the folder; writes nothing into it.
 
         Raises ConfigError when ``runtime.resume`` names no run, one of other params or data, or
         one that was finished by other code.
@@ -66,30 +66,31 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The run that :meth:`write` wrote down; training processes start from it alone, so
-        an edit of params.yaml in the meantime cannot reach them."""
+        """The run that :meth:`write` recorded. Training processes read this alone, so a later edit
+        of params.yaml cannot reach them."""
         known: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
         config = Config.parse(known["config"], source=str(path / "run.json"))
         return cls(path, known["fingerprints"][-1], config, Paths(**known["paths"]),
                    tuple((name, digest) for name, digest in known["contents"]))
 
     def write(self) -> None:
-        """Writes run.json. Only the holder of the lock may: others are at work by what it says."""
+        """Writes run.json. Only the holder of the lock may: running processes depend on it."""
         others = [f for f in self._known().get("fingerprints", []) if f != self.fingerprint]
         write_json(self.path / "run.json", {
             "fingerprints": [*others, self.fingerprint], "paths": asdict(self.paths),
             "contents": self.contents, "config": self.config.model_dump(mode="json")})
 
     def _known(self) -> dict[str, Any]:
+        """What run.json says; empty where it is missing or torn."""
         try:
             known: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there yet, or torn by what ended the last run
+        except (OSError, ValueError):
             return {}
         return known
 
     def _check_resume(self) -> None:
         name = f"params.yaml: runtime.resume={self.path.name}"
-        steps = sorted(int(p.stem[5:]) for p in self.path.glob("step_*.pt"))
+        steps = [int(p.stem[5:]) for p in self.path.glob("step_*.pt")]
         known = self._known()
         if not steps or not known:
             raise ConfigError(f"{name} has no checkpoint in {self.path.parent}; name a run that "
@@ -100,18 +101,18 @@ class RunDir:
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ConfigError(f"{name} was trained with {key}={old.get(key)}, not "
-                                  f"{new.get(key)}: it may differ in code alone; put that back, "
+                                  f"{new.get(key)}: only its code may differ; put that back, "
                                   "or set runtime.resume to null")
-        if steps[-1] >= self.config.train.max_steps and (self.fingerprint
-                                                         not in known["fingerprints"]):
+        finished = max(steps) >= self.config.train.max_steps
+        if finished and self.fingerprint not in known["fingerprints"]:
             raise ConfigError(f"{name} is finished, by other code than this; set it to null to "
                               "train anew")
 
     def lock(self) -> int:
-        """Takes the run for this process and its children; returns the locked descriptor.
+        """Locks the run for this process and its children; returns the locked descriptor.
 
-        Raises ConfigError when another trainer has it. The lock ends with the last process
-        that holds the descriptor, so a killed launcher frees nothing its workers still use.
+        The lock ends with the last process that holds the descriptor, so it outlives a killed
+        launcher as long as training processes do. Raises ConfigError when it is taken.
         """
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -123,27 +124,31 @@ class RunDir:
                               "this run; wait for it or stop it") from None
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
-        os.set_inheritable(descriptor, True)
         return descriptor
 
     @property
     def failure(self) -> Path:
-        """Where a training process leaves the one line that says why trying again is no use."""
+        """File in which a training process leaves the line that says why retrying is no use."""
         return self.path / "failure.txt"
 
     @property
     def done(self) -> Path:
-        """A file that is there once all that a finished run leaves is written."""
+        """File that exists once everything that a finished run leaves is written."""
         return self.path / "done"
+
+    @property
+    def rendezvous(self) -> Path:
+        """Private folder of the file by which the processes of one machine meet."""
+        return self.path / "rendezvous"
 
 
 def runs_root(checkout: Path) -> Path:
-    """The runs/ of ``checkout``, or of the main one when this is a copy in DVC's temporaries."""
+    """The runs/ of ``checkout``, or of the main one when this is a temporary copy by DVC."""
     return main_checkout(checkout) / "runs"
 
 
 def _identity(config: Config, contents: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """Key -> value of all that decides a run's weights, code aside."""
+    """Key -> value of everything but code that decides a run's weights."""
     flat = {f"{section}.{key}": value for section in ("model", "train")
             for key, value in getattr(config, section).canonical().items()}
     return flat | {"seed": config.seed} | {name: digest[:16] for name, digest in contents}

@@ -1,7 +1,4 @@
-"""The process: which of how many it is, on which device, in which precision, how deterministic.
-
-Only this file reads RANK and picks the device; everything below it is handed a :class:`Process`.
-"""
+"""The device: choosing one, its precision, determinism, memory and peak speed."""
 
 import contextlib
 import ctypes
@@ -23,7 +20,7 @@ PEAK_FLOPS = {  # dense bf16, from the vendors' datasheets; the first name that 
 
 
 def pick_device(setting: str, local_rank: int = 0) -> torch.device:
-    """``runtime.device`` made concrete. Raises ValueError when it is not there."""
+    """The device that ``runtime.device`` asks for. Raises ValueError when it is not there."""
     if setting == "auto":
         setting = ("cuda" if torch.cuda.is_available()
                    else "mps" if torch.backends.mps.is_available() else "cpu")
@@ -43,8 +40,8 @@ def pick_device(setting: str, local_rank: int = 0) -> torch.device:
 
 
 def resolve_precision(setting: str, device: torch.device) -> str:
-    """``train.precision`` made concrete: auto is bfloat16 where the device computes it natively,
-    else float32."""
+    """``train.precision`` without auto, which is bfloat16 where the device computes it natively and
+    float32 elsewhere. Raises ValueError for tf32 without CUDA."""
     if setting == "auto":
         return "bfloat16" if computes_bfloat16(device) else "float32"
     if setting == "tf32" and device.type != "cuda":
@@ -54,8 +51,8 @@ def resolve_precision(setting: str, device: torch.device) -> str:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are native: GPUs of compute capability 8 and up (V100 and T4 only
-    emulate it), processors with AVX-512 BF16 or AMX (others take longer than in float32)."""
+    """Whether bfloat16 products are native: on GPUs of compute capability 8 and up, and processors
+    with AVX-512 BF16 or AMX. Others emulate it, slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
@@ -65,18 +62,18 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The context in which a forward pass computes in ``precision`` (weights stay float32)."""
+    """The context of a forward pass in ``precision``; weights stay float32."""
     if DTYPES[precision] == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
 
 
 def set_determinism(deterministic: bool, precision: str) -> None:
-    """Same inputs, same bits, on this machine. Costs speed on a GPU (another kernel for attention)
-    and nothing on a CPU. cuBLAS wants its workspace fixed before CUDA starts: launch.py puts
-    CUBLAS_WORKSPACE_CONFIG into the environment."""
+    """Makes equal inputs give equal bits on this machine, and allows TF32 unless ``precision`` is
+    float32. Determinism costs speed on a GPU (another attention kernel), none on a CPU. cuBLAS
+    needs CUBLAS_WORKSPACE_CONFIG before CUDA starts: the launcher sets it."""
     torch.use_deterministic_algorithms(deterministic)
-    # Filling fresh memory is an aid for debugging, and slow.
+    # Filling uninitialized memory helps debugging, and is slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     tf32 = "tf32" if precision != "float32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = tf32
@@ -84,10 +81,10 @@ def set_determinism(deterministic: bool, precision: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """glibc keeps what a step frees for the next step, instead of giving it back to the system.
+    """Makes glibc reuse freed memory instead of returning it to the system.
 
-    By its defaults every tensor above 32 MB is mapped anew and its pages faulted in, step after
-    step; torch frees and asks for the same sizes again. Elsewhere than on glibc: nothing.
+    By default every tensor above 32 MB is mapped anew in each step and its pages are faulted in.
+    Does nothing on another libc.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -97,7 +94,7 @@ def keep_freed_memory() -> None:
 
 
 def numerics(device: torch.device) -> dict[str, str]:
-    """What the last bits of a result depend on besides the params; a resume compares it."""
+    """What a result's last bits depend on besides the params; compared on resume."""
     name = (torch.cuda.get_device_name(device) if device.type == "cuda"
             else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
     return {"torch": str(torch.__version__), "device": name,
@@ -105,7 +102,7 @@ def numerics(device: torch.device) -> dict[str, str]:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The device's dense bf16 FLOP/s by its datasheet; None when it is not in the table."""
+    """The device's dense bf16 FLOP/s by its datasheet; None if it is not in PEAK_FLOPS."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -113,14 +110,14 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def copy_to(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """x on ``device``; a copy to a GPU overlaps with what the GPU is doing."""
+    """x on ``device``; a copy to a GPU overlaps with the GPU's work."""
     if device.type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done all it was given, so that a clock can be read."""
+    """Waits until the device has finished its work, before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

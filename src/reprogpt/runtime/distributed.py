@@ -1,4 +1,4 @@
-"""The process group: which of how many processes this one is, joining and leaving.
+"""The group of training processes: rank and size, joining and leaving.
 
 Only this file reads RANK, LOCAL_RANK and WORLD_SIZE.
 """
@@ -19,7 +19,7 @@ from reprogpt.runtime.device import keep_freed_memory, pick_device
 
 @dataclass(frozen=True)
 class Process:
-    """One of ``world_size`` training processes, and the device that is its own."""
+    """One of ``world_size`` processes, and its device. Without a group: rank 0 of 1."""
 
     rank: int
     world_size: int
@@ -27,11 +27,11 @@ class Process:
 
     @property
     def is_first(self) -> bool:
-        """Rank 0 writes, prints and shows progress; the others only compute."""
+        """Whether this is rank 0, the only one that writes files, prints and shows progress."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """True on every process when it is true on one. All must call it."""
+        """True on every process if it is true on one. A collective: all must call it."""
         if self.world_size == 1:
             return flag
         votes = torch.tensor(int(flag))
@@ -39,13 +39,13 @@ class Process:
         return bool(votes)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The element-wise sum over all processes, in place. All must call it."""
+        """The element-wise sum over all processes, in place. A collective: all must call it."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
     def from_first(self, value: Any) -> Any:
-        """Rank 0's ``value``, on every process. All must call it."""
+        """Rank 0's ``value``, on every process. A collective: all must call it."""
         if self.world_size == 1:
             return value
         box = [value]
@@ -55,10 +55,11 @@ class Process:
 
 @contextlib.contextmanager
 def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Process]:
-    """Joins the group that torchrun started (or runs alone).
+    """Joins the group that the environment describes; alone where WORLD_SIZE is absent or 1.
 
-    A collective that waits longer than ``timeout_seconds`` for a process that hangs raises. Whoever
-    joined a group ends by :func:`leave`.
+    The processes meet by the file that RENDEZVOUS_FILE names (launcher.py sets it), or else by the
+    address that torchrun gives. A collective that waits longer than ``timeout_seconds`` raises.
+    A process that joined a group ends by :func:`leave`.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = pick_device(device_setting, int(os.environ.get("LOCAL_RANK", 0)))
@@ -67,19 +68,21 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
     elif device.type == "cpu":
         keep_freed_memory()
     if world > 1:
-        # CPU tensors go through gloo (stop votes, statistics), CUDA tensors through NCCL.
+        # gloo for CPU tensors (votes, statistics), NCCL for CUDA tensors
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        timeout = datetime.timedelta(seconds=timeout_seconds)
-        dist.init_process_group(backend, timeout=timeout)
+        file = os.environ.get("RENDEZVOUS_FILE")
+        store = dist.FileStore(file, world) if file else None  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world,
+                                timeout=datetime.timedelta(seconds=timeout_seconds))
     yield Process(rank, world, device)
 
 
 def leave(status: int = 0) -> NoReturn:
-    """Ends the process at once. A process of a group goes this way, once all is on the disk.
+    """Ends the process at once, without taking its group apart; all must be on the disk.
 
-    A group is never taken apart. gloo's destructor waits, with Python's lock held, for its thread,
-    which may be waiting for that lock to free the last collective's tensors (torch 2.13; about one
-    group of three processes in 150 never ended). NCCL's waits for processes that may have failed.
+    gloo's destructor waits, holding Python's lock, for its thread, which may wait for that lock to
+    free the last collective's tensors (torch 2.13: about one group of three processes in 150 never
+    ended). NCCL's destructor waits for processes that may have failed.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Being asked to stop, and noticing that one's parent is gone. Knows nothing of torch.
+"""Requests to stop, and the death of the parent process. Needs no torch.
 
-SIGTERM, SIGINT and SIGUSR1 (what Slurm sends before it takes a node away) all mean: save, stop.
+SIGTERM, SIGINT and SIGUSR1 (which Slurm sends before it takes a node away) all mean: save and stop.
 """
 
 import ctypes
@@ -9,39 +9,42 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopSignals:
-    """While entered, a signal is noted and nothing else; training looks between two steps."""
+    """While entered, records the first signal in ``received`` instead of ending the process."""
 
     def __init__(self) -> None:
-        self.received = False
+        self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
+        self._before = {s: signal.signal(s, self._record) for s in SIGNALS}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.received = True
+    def _record(self, signum: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(signum)
 
 
-def die_with_parent() -> None:
-    """Has this process sent SIGTERM when its parent dies, however it dies (kill -9 too)."""
-    parent = os.getppid()
+def die_with_parent(parent: int | None = None) -> None:
+    """Makes the system send this process SIGTERM when its parent dies, by kill -9 too.
+
+    ``parent``: its process id where the caller knows it, so that a parent that died before this
+    call is noticed; None means the parent of this moment.
+    """
+    parent = parent or os.getppid()
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # linux/prctl.h
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
-        if os.getppid() != parent:  # it died meanwhile
+        if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
     else:
         threading.Thread(target=_poll_parent, args=(parent,), daemon=True).start()

@@ -1,12 +1,10 @@
-"""How many rows each step's batch has: all alike, or growing over the first part of a run.
+"""The number of rows in each step's global batch: constant, or growing over the run's first part.
 
 GPT-3 was trained with a batch that grows linearly from 32k tokens to its full size over the first
-4 to 12 billion tokens (Brown et al., 2020, appendix B). A step's size follows from how many rows
-came before it, and that from the sizes before: a table of the ramp's steps, made once, so that any
-step can be asked for without a state.
+4 to 12 billion tokens (Brown et al., 2020, appendix B). A step's size depends on the rows before
+it, and so on all earlier sizes: the ramp's steps are tabulated once, so that any step can be asked
+for without state.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,12 +15,14 @@ class BatchSizes:
     """``sizes.rows(step)`` and ``sizes.before(step)``, in rows of block_size tokens."""
 
     def __init__(self, rows: int, start: int | None = None, ramp: int = 0, steps: int = 0) -> None:
-        """``rows`` in the end, ``start`` at first, the rest of the way in proportion to the rows
-        seen, of which ``ramp`` make it whole. Nothing beyond ``steps`` will be asked for."""
+        """``rows`` at the full size. With ``start``: that many at first, growing in proportion to
+        the rows seen until ``ramp`` of them. The run has ``steps`` steps."""
         self.full = rows
-        growing = [] if start is None else list(_ramp(start, rows, ramp, steps))
-        self._before = np.cumsum([0, *growing])
-        """Rows before each step of the ramp, and before the first step that is past it."""
+        before = [0]
+        while start is not None and before[-1] < ramp and len(before) <= steps:
+            before.append(before[-1] + start + (rows - start) * before[-1] // ramp)
+        self._before = np.array(before)
+        """Rows before each step of the ramp, and before the first step of full size."""
 
     @property
     def settled(self) -> int:
@@ -39,18 +39,8 @@ class BatchSizes:
         return int(self._before[growing]) + (step - growing) * self.full
 
 
-def _ramp(start: int, full: int, ramp: int, steps: int) -> Iterator[int]:
-    before = 0
-    for _ in range(steps):
-        if before >= ramp:
-            return
-        rows = start + (full - start) * before // ramp
-        yield rows
-        before += rows
-
-
 def batch_sizes(cfg: TrainConfig, block_size: int) -> BatchSizes:
-    """Those of a run."""
+    """The batch sizes that ``train.batch_tokens`` and ``train.batch_ramp`` ask for."""
     rows, ramp = cfg.batch_tokens // block_size, cfg.batch_ramp
     if ramp is None:
         return BatchSizes(rows)

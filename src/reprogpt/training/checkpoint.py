@@ -1,59 +1,37 @@
-"""Checkpoints that are either whole or not there: atomic save, verified load.
+"""Checkpoints: saved atomically, verified when loaded.
 
-``runs/<fingerprint>/step_000250.pt`` is the state after 250 updates, and ``step_000250.sha256``
-its checksum. Both are written under a temporary name, synced and renamed, the checksum first: a
-checkpoint with its name is complete. What a crashed disk or a flipped bit spoils all the same
-fails its checksum on load, is set aside with a message, and the checkpoint before it serves.
+``runs/<fingerprint>/step_000250.pt`` is the state after 250 updates, ``step_000250.sha256`` its
+checksum. Both are written under a temporary name, synced and renamed, the checksum first, so a
+file with its final name is complete. A file that is damaged later fails its checksum when loaded;
+it is renamed with a message, and the checkpoint before it is used.
 """
 
-import hashlib
-import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from reprogpt.storage.files import replacing, sha256_of, write_bytes
 
 
-class _Hashing(io.RawIOBase):
-    """Passes bytes on and hashes them on the way."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
-        self.error: OSError | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        try:
-            return self.file.write(data)
-        except OSError as error:  # torch would say that a position is unexpected
-            self.error = error
-            raise
-
-
 def save(run: Path, name: str, state: dict[str, Any]) -> Path:
     """Writes ``state`` as ``run/name.pt`` with its checksum beside it. Raises OSError."""
     path = run / f"{name}.pt"
     with replacing(path) as temporary:
-        with temporary.open("wb") as file:
-            # A file object, because torch.save(path) would put the path's name into the bytes.
-            hashing = _Hashing(file)
+        with temporary.open("wb") as file:  # torch.save(path) would put its name into the bytes
             try:
-                torch.save(state, hashing)  # type: ignore[arg-type]
-            except RuntimeError as error:
-                raise hashing.error or error from None
-        write_bytes(path.with_suffix(".sha256"), hashing.sha256.hexdigest().encode())
+                torch.save(state, file)
+            except RuntimeError as error:  # "unexpected pos" is what torch says of a full disk
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+        write_bytes(path.with_suffix(".sha256"), sha256_of(temporary).encode())
     return path
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, as it was saved. Raises ValueError when it is not whole."""
+    """The state in a checkpoint. Raises ValueError when the file is damaged or missing."""
     try:
         expected = path.with_suffix(".sha256").read_text()
         found = sha256_of(path)
@@ -71,8 +49,8 @@ def steps(run: Path) -> list[int]:
     return sorted(int(p.stem[5:]) for p in run.glob("step_*.pt") if p.stem[5:].isdigit())
 
 
-def latest(run: Path, warn: Callable[[str], None] | None = None) -> dict[str, Any] | None:
-    """The state of the newest whole checkpoint in ``run``, or None. Torn ones are set aside."""
+def latest(run: Path) -> dict[str, Any] | None:
+    """The state of the newest intact checkpoint in ``run``, or None. Damaged ones are renamed."""
     for step in reversed(steps(run)):
         path = run / f"step_{step:06d}.pt"
         try:
@@ -81,22 +59,19 @@ def latest(run: Path, warn: Callable[[str], None] | None = None) -> dict[str, An
             spoiled = path.with_suffix(".spoiled")
             path.replace(spoiled)
             path.with_suffix(".sha256").unlink(missing_ok=True)
-            (warn or _to_stderr)(f"{error}; set aside as {spoiled.name}, "
-                                 "continuing from the checkpoint before it")
+            print(f"{error}; set aside as {spoiled.name}, using the checkpoint before it",
+                  file=sys.stderr, flush=True)
     return None
 
 
 def prune(run: Path, keep: int, best: int | None = None) -> None:
-    """Removes all but the last ``keep`` checkpoints, and every best_* but the one of step
-    ``best``; also temporary files that a kill left behind."""
-    doomed = [f"step_{step:06d}" for step in steps(run)[:-keep]]
-    doomed += [p.stem for p in run.glob("best_*.pt") if best is None or int(p.stem[5:]) != best]
-    for name in doomed:
-        (run / f"{name}.pt").unlink(missing_ok=True)  # first: a checksum alone does no harm
+    """Removes all but the last ``keep`` checkpoints, every best_* but that of step ``best``, and
+    temporary files that a kill left behind."""
+    names = [f"step_{step:06d}" for step in steps(run)[:-keep]]
+    names += [p.stem for p in run.glob("best_*.pt") if best is None or int(p.stem[5:]) != best]
+    for name in names:
+        (run / f"{name}.pt").unlink(missing_ok=True)  # first: a checksum alone is harmless
         (run / f"{name}.sha256").unlink(missing_ok=True)
     for temporary in (*run.glob(".step_*"), *run.glob(".best_*")):
         temporary.unlink(missing_ok=True)
 
-
-def _to_stderr(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

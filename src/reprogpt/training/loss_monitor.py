@@ -1,52 +1,82 @@
-"""The loss under watch: every step's numbers are looked at before anything is built on them."""
+"""Stops a run when its loss or gradient is not finite, or its loss spikes."""
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from reprogpt.config import TrainConfig
+from reprogpt.runtime.distributed import Process
 from reprogpt.training import checkpoint
 from reprogpt.training.loader import Loader
 
 TREND = 100
-"""Steps whose mean loss is what train.max_loss_spike compares with."""
+"""Steps over which train.max_loss_spike's running mean is taken."""
 
 
 class NotFinite(ValueError):
-    """The loss or the gradient stopped being a number, or the loss left its trend."""
+    """The loss or the gradient is not finite, or the loss spiked."""
 
 
-class LossWatch:
-    """``check`` raises NotFinite with the step, where its tokens came from, and what is left."""
+class LossMonitor:
+    """Collects each step's loss and gradient norm on the device, and checks them at each flush."""
 
-    def __init__(self, loader: Loader, run: Path, max_spike: float | None, scaled: bool) -> None:
-        """``scaled``: float16, where a gradient overflows now and then: its scaler skips that
-        step and halves its scale, and only the loss must be finite."""
-        self.loader, self.run, self.max_spike, self.scaled = loader, run, max_spike, scaled
+    def __init__(self, loader: Loader, run: Path, process: Process, cfg: TrainConfig,
+                 scaled: bool, recent: Iterable[float]) -> None:
+        """``scaled``: float16, where a gradient overflows now and then and the scaler skips that
+        step, so only the loss must be finite. ``recent``: losses before this start."""
+        self.loader, self.run, self.process, self.scaled = loader, run, process, scaled
+        self.max_spike = cfg.max_loss_spike
+        self.recent = deque(recent, maxlen=max(TREND, cfg.eval_interval))
+        """The last steps' global mean losses."""
+        self._pending: list[Tensor] = []
 
-    def check(self, step: int, loss: float, norm: float, before: Sequence[float]) -> None:
-        """Of the update that makes ``step``; ``before`` are the losses until then."""
+    def add(self, values: Tensor) -> None:
+        """``values`` (2,): what train_step returned."""
+        self._pending.append(values)
+
+    def flush(self, step: int) -> tuple[float, float]:
+        """Checks the steps since the last flush, of which ``step`` updates are done. A collective.
+
+        Returns the last global mean loss and gradient norm, nan without a new step. Only here do
+        they leave the device. Raises NotFinite with the step and the place of its tokens.
+        """
+        if not self._pending:
+            return math.nan, math.nan
+        values = torch.stack(self._pending)  # (steps, 2)
+        self._pending.clear()
+        losses = self.process.sum(values[:, 0].contiguous()).tolist()
+        norms = values[:, 1].tolist()
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True), step - len(losses) + 1):
+            problem = self._problem(loss, norm)
+            if problem:
+                raise NotFinite(f"step {i}: {problem}; {self._place(i)}")
+            self.recent.append(loss)
+        return losses[-1], norms[-1]
+
+    def mean(self, steps: int) -> float:
+        """The mean loss of the last ``steps`` steps; nan without any."""
+        last = list(self.recent)[-steps:]
+        return sum(last) / len(last) if last else math.nan
+
+    def _problem(self, loss: float, norm: float) -> str | None:
         if not math.isfinite(loss):
-            raise NotFinite(f"step {step}: the loss is not finite; {self._where(step)}")
+            return "the loss is not finite"
         if not math.isfinite(norm) and not self.scaled:
-            raise NotFinite(f"step {step}: the gradient is not finite; {self._where(step)}")
-        trend = before[-TREND:]
-        if self.max_spike is None or len(trend) < TREND // 5:
-            return
-        mean = sum(trend) / len(trend)
-        if loss > self.max_spike * mean:
-            raise NotFinite(f"step {step}: loss {loss:.4f} is over train.max_loss_spike="
-                            f"{self.max_spike:g} times its running mean {mean:.4f}; "
-                            f"{self._where(step)}")
+            return "the gradient is not finite"
+        if self.max_spike is None or len(self.recent) < TREND // 5:
+            return None
+        mean = self.mean(TREND)
+        return None if loss <= self.max_spike * mean else (
+            f"loss {loss:.4f} is over train.max_loss_spike={self.max_spike:g} times its running "
+            f"mean {mean:.4f}")
 
-    def _where(self, step: int) -> str:
+    def _place(self, step: int) -> str:
         found = checkpoint.steps(self.run)
         last = (f"the last good checkpoint is {self.run.name}/step_{found[-1]:06d}.pt" if found
                 else "there is no checkpoint yet")
         return (f"its batch is {self.loader.describe(step - 1)}; {last}: lower train.lr or look "
                 "at those tokens")
-
-
-def recent_losses(eval_interval: int) -> deque[float]:
-    """The losses that are kept: enough for the trend, and for train.json's mean."""
-    return deque(maxlen=max(TREND, eval_interval))

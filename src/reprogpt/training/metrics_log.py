@@ -1,7 +1,7 @@
-"""What a run writes about itself: metrics/train.csv as it goes, metrics/train.json at its end.
+"""metrics/train.csv, written during a run, and metrics/train.json, written at its end.
 
-The rows live in the checkpoint, and the file is rebuilt from there on resume, so that no step
-stands in it twice or is missing, however often the run was killed.
+The rows are part of the checkpoint and the file is rebuilt from them on resume, so no step appears
+twice or is missing, however often the run was killed.
 """
 
 import math
@@ -21,25 +21,25 @@ COLUMNS = ("step", "train_loss", "val_loss", "lr", "grad_norm", "tokens", "secon
 Row = dict[str, float]
 
 
-class Journal:
+class MetricsLog:
     """metrics/train.csv: a header, then one flushed line per logged step.
 
-    A value that was not measured is ``nan`` (an empty field would be drawn as 0).
+    A value that was not measured is ``nan``: DVC would draw an empty field as 0.
     """
 
     def __init__(self, path: Path | None, rows: list[Row]) -> None:
-        """Writes the ``rows`` so far; ``path`` None keeps them in memory only (ranks above 0)."""
+        """Writes the ``rows`` so far; with ``path`` None (ranks above 0) they stay in memory."""
         self.rows = rows
         self._file: IO[str] | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # it may be a hard link into a cache
+            path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
             self._file = path.open("w", encoding="utf-8")
             self._file.write(",".join(COLUMNS) + "\n" + "".join(map(_line, rows)))
             self._file.flush()
 
     def write(self, row: Row) -> None:
-        """Adds one step's row."""
+        """Appends one step's row."""
         self.rows.append(row)
         if self._file is not None:
             self._file.write(_line(row))
@@ -57,25 +57,25 @@ def _line(row: Row) -> str:
 
 
 def write_metrics(path: Path, values: dict[str, Any]) -> None:
-    """Writes a metrics file: readable JSON in which what is not a number is null."""
+    """Writes a metrics file: JSON with null for numbers that are not finite."""
     write_json(path, {k: None if isinstance(v, float) and not math.isfinite(v) else v
                       for k, v in values.items()})
 
 
 class Clock:
-    """Reads the clock once the device has done all it was given."""
+    """A stopwatch that first waits until the device has finished its work."""
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        """``seconds``: those that were counted before, of a run that continues."""
+        """``seconds``: counted before this start, for a run that continues."""
         self._device, self.seconds = device, seconds
         self.start()
 
     def start(self) -> None:
-        """A lap begins here; what was not counted is forgotten."""
+        """Begins a lap; time since the last lap is not counted."""
         self._since = self._now()
 
     def lap(self) -> float:
-        """The seconds since the last lap's end, which count now in ``seconds``."""
+        """Ends the lap, adds it to ``seconds`` and returns it; the next one begins."""
         now = self._now()
         elapsed, self._since = now - self._since, now
         self.seconds += elapsed
@@ -83,7 +83,7 @@ class Clock:
 
     @contextmanager
     def stopped(self) -> Iterator[float]:
-        """Whatever the body takes is not counted. Yields all seconds so far, this lap's too."""
+        """Does not count the body's time. Yields all seconds so far, the present lap included."""
         began = self._now()
         yield self.seconds + began - self._since
         self._since += self._now() - began

@@ -1,7 +1,7 @@
-"""Muon for the hidden matrices, AdamW for the rest: one optimizer, one state.
+"""Muon for the hidden matrices, AdamW for all other parameters: one optimizer, one state.
 
 Muon (Jordan et al., 2024) replaces a matrix's momentum by the nearest orthogonal matrix, found by
-five steps of a Newton-Schulz iteration, so that every direction moves equally far.
+five steps of a Newton-Schulz iteration, so that the update is equally large in every direction.
 """
 
 import math
@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+from reprogpt.config import TrainConfig
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the iteration's quintic; chosen by its author for the steepest slope at zero."""
@@ -30,7 +32,7 @@ def orthogonalize(x: Tensor, dtype: torch.dtype) -> Tensor:
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # no singular value above 1
     # bfloat16 would lose the small singular values in their squares.
     if dtype == torch.float32 and x.size(-1) >= 2 * x.size(-2):
-        x = _multiplier(x @ x.mT) @ x
+        x = _product_of_steps(x @ x.mT) @ x
     else:
         for _ in range(STEPS):
             gram = x @ x.mT
@@ -38,32 +40,32 @@ def orthogonalize(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.mT if tall else x
 
 
-def _multiplier(gram: Tensor) -> Tensor:
-    """gram (n, rows, rows) = x x^T -> what the whole iteration multiplies x by.
+def _product_of_steps(gram: Tensor) -> Tensor:
+    """gram (n, rows, rows) = x x^T -> the matrix by which all steps together multiply x.
 
-    A step multiplies x from the left by a polynomial of its gram, and all those polynomials
-    commute. So x itself is not needed on the way, and for a feed-forward layer, four times as wide
-    as high, the steps cost 0.6 of what they do on x.
+    A step multiplies x from the left by a polynomial of its gram, and these polynomials commute,
+    so x is not needed in between. For an MLP's matrix, four times as wide as high, this takes 0.6
+    of the time.
     """
     a, b, c = COEFFICIENTS
-    whole = torch.eye(gram.size(-1), dtype=gram.dtype, device=gram.device).expand_as(gram)
+    product = torch.eye(gram.size(-1), dtype=gram.dtype, device=gram.device).expand_as(gram)
     for left in reversed(range(STEPS)):
         step = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         step.diagonal(dim1=-2, dim2=-1).add_(a)
-        whole = step @ whole
+        product = step @ product
         if left:
             gram = step @ gram @ step
-    return whole
+    return product
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with ``muon=True`` are moved by Muon, the others by AdamW.
+    """Updates groups with ``muon=True`` by Muon, the others by AdamW.
 
-    A Muon group's ``pieces``: its matrices are that many matrices on top of each other (q, k and v
-    in c_attn), each orthogonalized by itself. ``match_adamw`` scales an update to the size of
-    AdamW's (Liu et al., 2025: 0.2 sqrt(max(rows, columns))) instead of sqrt(rows / columns).
-    With several processes each orthogonalizes its share of the matrices; the results are those of
-    one process, on a CPU bit for bit, and every process keeps the whole state.
+    ``pieces`` of a Muon group: each of its matrices is that many stacked matrices (q, k and v in
+    c_attn), orthogonalized separately. ``match_adamw`` scales an update to the size of AdamW's
+    (Liu et al., 2025: 0.2 sqrt(max(rows, columns))) instead of sqrt(rows / columns). Of several
+    processes each orthogonalizes a share of the matrices and keeps the whole state; the results are
+    those of one process, on a CPU bit for bit.
     """
 
     def __init__(self, groups: list[Group], *, lr: float, weight_decay: float = 0.0,
@@ -82,15 +84,15 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update from the parameters' gradients."""
-        assert closure is None
         matrices = []
         for group in self.param_groups:
-            if not group["muon"]:
+            if group["muon"]:
+                matrices += [(group, p, self._direction(group, p)) for p in group["params"]
+                             if p.grad is not None]
+            else:
                 self._adamw(group)
-                continue
-            matrices += [(group, p, self._direction(group, p)) for p in group["params"]
-                         if p.grad is not None]
-        for (group, p, _), update in zip(matrices, self._orthogonal(matrices), strict=True):
+        updates = self._orthogonal([direction for _, _, direction in matrices])
+        for (group, p, _), update in zip(matrices, updates, strict=True):
             rows, columns = p.size(0) // group["pieces"], p.size(1)
             scale = (0.2 * math.sqrt(max(rows, columns)) if group["match_adamw"]
                      else math.sqrt(max(1, rows / columns)))
@@ -98,7 +100,7 @@ class Muon(torch.optim.Optimizer):
             p.add_(update.view_as(p), alpha=-group["lr"] * scale)
 
     def _direction(self, group: Group, p: Tensor) -> Tensor:
-        """Nesterov's momentum of p, as the matrices (pieces, rows, columns) that it holds."""
+        """Nesterov's momentum of p, as (pieces, rows, columns)."""
         state, momentum = self.state[p], group["momentum"]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p)
@@ -107,35 +109,33 @@ class Muon(torch.optim.Optimizer):
         ahead = p.grad.lerp(state["momentum_buffer"], momentum)
         return ahead.view(group["pieces"], -1, p.size(1))
 
-    def _orthogonal(self, matrices: list[tuple[Group, Tensor, Tensor]]) -> list[Tensor]:
-        """Each direction's orthogonal matrix; every process computes its share and sends it."""
+    def _orthogonal(self, directions: list[Tensor]) -> list[Tensor]:
+        """Each direction orthogonalized, by the process that owns it, which broadcasts it."""
         world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        directions = [x for _, _, x in matrices]
         owners = self._owners(directions, world)
-        # bfloat16 is enough, and on CPUs that only emulate it, slow
+        # bfloat16 is enough, and slow on CPUs that only emulate it
         on_gpu = bool(directions) and directions[0].is_cuda
         dtype = self._dtype or (torch.bfloat16 if on_gpu else torch.float32)
         updates = {i: torch.empty_like(x, dtype=dtype)
                    for i, x in enumerate(directions) if owners[i] != rank}
-        alike: dict[torch.Size, list[int]] = {}
+        by_shape: dict[torch.Size, list[int]] = {}
         for i, x in enumerate(directions):
             if owners[i] == rank:
-                alike.setdefault(x.shape[1:], []).append(i)
-        for group in alike.values():  # matrices of one shape at once
-            found = orthogonalize(torch.cat([directions[i] for i in group]), dtype)
-            for i, update in zip(group, found.split([len(directions[i]) for i in group]),
-                                 strict=True):
-                updates[i] = update.contiguous()
+                by_shape.setdefault(x.shape[1:], []).append(i)
+        for same in by_shape.values():  # matrices of one shape in one batch
+            found = orthogonalize(torch.cat([directions[i] for i in same]), dtype)
+            parts = found.split([len(directions[i]) for i in same])
+            updates |= {i: part.contiguous() for i, part in zip(same, parts, strict=True)}
         if world > 1:
-            sending = [dist.broadcast(updates[i], src=owner, async_op=True)
-                       for i, owner in enumerate(owners)]
-            for work in sending:
-                work.wait()
+            sends = [dist.broadcast(updates[i], src=owner, async_op=True)
+                     for i, owner in enumerate(owners)]
+            for send in sends:
+                send.wait()
         return [updates[i] for i in range(len(directions))]
 
     @staticmethod
     def _owners(matrices: list[Tensor], world: int) -> list[int]:
-        """Who orthogonalizes which: the costliest first, each to the least busy process."""
+        """The rank that orthogonalizes each: the costliest first, each to the least busy rank."""
         busy, owners = [0] * world, [0] * len(matrices)
         cost = [x.numel() * min(x.shape[1:]) for x in matrices]
         for i in sorted(range(len(matrices)), key=lambda i: -cost[i]):
@@ -158,3 +158,38 @@ class Muon(torch.optim.Optimizer):
               [s["step"] for s in states], fused=group["fused"], amsgrad=False, beta1=beta1,
               beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
               eps=group["eps"], maximize=False)
+
+
+def muon_groups(model: nn.Module, cfg: TrainConfig) -> list[Group]:
+    """Hidden matrices by Muon, decayed; embeddings, head and vectors by AdamW, not decayed.
+
+    Each group's ``lr_scale`` times the schedule's rate is its learning rate.
+    """
+    kinds: dict[str, list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        kinds.setdefault(_kind(name, p), []).append(p)
+    rates = {"qkv": cfg.muon_lr, "matrix": cfg.muon_lr, "embed": cfg.embed_lr,
+             "head": cfg.head_lr, "scalar": cfg.scalar_lr}
+    return [
+        {"params": params, "lr_scale": (rates[kind] or cfg.lr) / cfg.lr,
+         "muon": kind in ("qkv", "matrix"), "pieces": 3 if kind == "qkv" else 1,
+         "weight_decay": cfg.weight_decay if kind in ("qkv", "matrix") else 0.0}
+        for kind, params in kinds.items()
+    ]
+
+
+def _kind(name: str, p: nn.Parameter) -> str:
+    if p.dim() < 2:
+        return "scalar"
+    if name.startswith(("wte.", "wpe.", "value_embeds.")):
+        return "embed"
+    if name.startswith("lm_head."):
+        return "head"
+    return "qkv" if name.endswith("c_attn.weight") else "matrix"
+
+
+def build(model: nn.Module, cfg: TrainConfig, shard_state: bool) -> Muon:
+    """Muon with the rates of ``cfg``. It shares its work among processes, but never its state."""
+    assert not shard_state  # config refuses runtime.shard_optimizer
+    return Muon(muon_groups(model, cfg), lr=cfg.lr, momentum=cfg.muon_momentum,
+                betas=(cfg.beta1, cfg.beta2), eps=cfg.eps, match_adamw=cfg.muon_lr is None)

@@ -1,7 +1,7 @@
-"""What training shows of itself beside the loss: HellaSwag and samples, every so many steps.
+"""HellaSwag scores and samples during training, every so many steps.
 
-The records are kept in the run's folder, step by step, and the files of metrics/ are written anew
-from them: a run that resumes from step k forgets what it saw after k, and shows nothing twice.
+The records are kept in the run's folder and the files of metrics/ are rebuilt from them. A run
+that resumes from step k drops the records after k, so none appears twice.
 """
 
 import json
@@ -23,11 +23,11 @@ SCORES = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
 
 
 class Probes:
-    """``probes(step, model)`` after each step: mostly does nothing. All processes must call it.
+    """``probes(step, model)`` measures what is due after ``step`` updates. A collective.
 
-    ``at_once``: tokens of an evaluation that go through the model at a time. ``step``: the step
-    that training starts or resumes at. ``run`` is the run's folder, ``metrics``
-    where train_hellaswag.csv and train_samples.md go.
+    ``at_once``: tokens in one forward pass of an evaluation. ``step``: where training starts or
+    resumes. ``run``: the run's folder; ``metrics``: that of train_hellaswag.csv and
+    train_samples.md. Raises ValueError for prompts that the tokenizer cannot encode.
     """
 
     def __init__(self, train: TrainConfig, sample: SampleConfig, seed: int, tokenizer: Tokenizer,
@@ -40,18 +40,16 @@ class Probes:
         self._records: list[dict[str, Any]] = []
         if process.is_first:
             self._records = [r for r in _read(self._file) if r["step"] <= step]
-            self.save()  # DVC took the files away before the stage started
+            self._save()  # DVC removed the files before the stage started
         if train.sample_interval is not None:
-            encode_prompts(sample, tokenizer)  # one that cannot be read ends the run here
+            encode_prompts(sample, tokenizer)
         self._questions = None
         if train.hellaswag_interval is not None:
             self._questions = read_questions(hellaswag_file, tokenizer, train.hellaswag_examples)
 
     def __call__(self, step: int, model: GPT) -> None:
-        """Measures what is due after ``step`` updates. ``model`` is the bare network.
-
-        No generator of training is touched: each sample draws from one of its own.
-        """
+        """``model`` is the unwrapped one. Samples draw from generators of their own, so training
+        is not affected."""
         record: dict[str, Any] = {"step": step}
         if self._questions is not None and _due(step, self.train.hellaswag_interval):
             record["hellaswag"] = score_questions(model, self._questions, self.process,
@@ -62,10 +60,9 @@ class Probes:
             record["samples"] = write(model, self.tokenizer, self.sample, self.seed)
         if len(record) > 1 and self.process.is_first:
             self._records = [r for r in self._records if r["step"] < step] + [record]
-            self.save()
+            self._save()
 
-    def save(self) -> None:
-        """Writes the records and the files made of them."""
+    def _save(self) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in self._records)
         write_bytes(self._file, lines.encode())
         if not self.metrics:
@@ -83,8 +80,8 @@ class Probes:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """The records of a file. One that is damaged is set aside, as a checkpoint would be, with a
-    message; those before the damage are kept."""
+    """The records of a file. A damaged file is renamed with a message, and the records before the
+    damage are kept."""
     records: list[dict[str, Any]] = []
     lines = file.read_bytes().splitlines() if file.exists() else []
     for number, line in enumerate(lines, 1):
@@ -95,8 +92,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
         if not (isinstance(record, dict) and isinstance(record.get("step"), int)):
             spoiled = file.with_suffix(".spoiled")
             file.replace(spoiled)
-            print(f"{file}: line {number} is damaged; set aside as {spoiled.name}, going on with "
-                  "what stands before it", file=sys.stderr, flush=True)
+            print(f"{file}: line {number} is damaged; set aside as {spoiled.name}, keeping the "
+                  "lines before it", file=sys.stderr, flush=True)
             break
         records.append(record)
     return records
@@ -107,7 +104,7 @@ def _due(step: int, interval: int | None) -> bool:
 
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:
-    """Scores by step, and the published figures as columns that a plot draws as level lines."""
+    """Scores by step; the published figures are constant columns, which a plot draws as lines."""
     rows = [",".join(("step", *SCORES, "gpt2_acc_norm", "gpt3_acc_norm"))]
     for record in (r for r in records if "hellaswag" in r):
         published = [ref.scores["acc_norm"] for ref in nearest(record["parameters"]).values()]
@@ -117,7 +114,7 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _page(records: Sequence[dict[str, Any]], seed: int) -> str:
-    """The samples of every step, the newest last."""
+    """The samples of every step as Markdown, the newest last."""
     parts = ["# Samples during training"]
     for record in (r for r in records if "samples" in r):
         parts.append(f"## Step {record['step']}")

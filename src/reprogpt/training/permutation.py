@@ -1,8 +1,8 @@
-"""A pseudo-random permutation of 0..n-1 that takes no memory, however large n is.
+"""A pseudo-random permutation of 0..n-1 in constant memory.
 
-A Feistel network permutes the integers below the next power of four; values that land outside
-0..n-1 are put through again until they land inside (cycle walking), which on average takes fewer
-than four rounds. Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002).
+A Feistel network permutes the integers below the next power of four; a result outside 0..n-1 is
+permuted again until it lies inside (cycle walking), on average fewer than four times. Black and
+Rogaway, "Ciphers with Arbitrary Finite Domains" (2002).
 """
 
 import hashlib
@@ -14,13 +14,13 @@ ROUNDS = 6
 
 
 def draw(limit: int, *key: int) -> int:
-    """One uniform integer in 0..limit-1, decided by ``key``. (Bias below limit / 2^128.)"""
+    """A uniform integer in 0..limit-1, a function of ``key``. (Bias below limit / 2^128.)"""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
     return int.from_bytes(digest, "little") % limit
 
 
 class Permutation:
-    """The permutation of 0..n-1 that ``key`` names."""
+    """The permutation of 0..n-1 that ``key`` selects."""
 
     def __init__(self, n: int, *key: int) -> None:
         assert n >= 1
@@ -29,7 +29,7 @@ class Permutation:
         self.round_keys = [np.uint64(draw(2**64, *key, r)) for r in range(ROUNDS)]
 
     def __call__(self, i: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Indices (k,) in 0..n-1 -> where each goes (k,), also in 0..n-1."""
+        """Indices (k,) in 0..n-1 -> their images (k,), in 0..n-1."""
         out = self._network(i.astype(np.uint64))
         while (outside := out >= self.n).any():
             out[outside] = self._network(out[outside])
@@ -44,7 +44,7 @@ class Permutation:
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finalizer (Steele, Lea and Flood, 2014): every bit in moves every bit out."""
+    """splitmix64's finalizer (Steele, Lea and Flood, 2014): every input bit affects all."""
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

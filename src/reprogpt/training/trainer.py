@@ -1,4 +1,4 @@
-"""Training: build -> restore -> step loop -> save. One process of a torchrun group runs this.
+"""Training: build, restore, loop over the steps, save. Each process of a run executes this.
 
     python -m reprogpt.training.trainer RUN_DIR
 
@@ -15,164 +15,162 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from reprogpt.config import Config
 from reprogpt.errors import unwritable
 from reprogpt.evaluation.scoring import tokens_at_once
 from reprogpt.evaluation.validation import validation_loss
 from reprogpt.formats import huggingface as hf
-from reprogpt.launch.run_dir import RunDir
+from reprogpt.launch.run_dir import Paths, RunDir
+from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
 from reprogpt.runtime.device import autocast, numerics, peak_flops, set_determinism
 from reprogpt.runtime.distributed import Process, leave, process_group
 from reprogpt.runtime.signals import StopSignals, die_with_parent
+from reprogpt.tokens.manifest import read_manifest
 from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import load_tokenizer
-from reprogpt.training import checkpoint
+from reprogpt.training import checkpoint, sharding
+from reprogpt.training.auto import resolve_auto
 from reprogpt.training.batch_schedule import batch_sizes
 from reprogpt.training.loader import Loader
-from reprogpt.training.loss_monitor import LossWatch, recent_losses
-from reprogpt.training.metrics_log import Clock, Journal, Row, write_metrics
+from reprogpt.training.loss_monitor import LossMonitor
+from reprogpt.training.metrics_log import Clock, MetricsLog, write_metrics
+from reprogpt.training.micro_batch import warm_up
 from reprogpt.training.optimizer import build_optimizer, lr_at
 from reprogpt.training.periodic_eval import Probes
-from reprogpt.training.sharding import (
-    load_model_state,
-    load_optimizer_state,
-    model_state,
-    optimizer_state,
-)
-from reprogpt.training.train_step import Network, build_network
+from reprogpt.training.train_step import train_step
+from reprogpt.training.wrap import WrappedModel
 
-CPU_IS_FULL = "DefaultCPUAllocator"
-"""What torch's message names when the system gives no memory; it has no class of its own."""
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
+"""In torch's message when the system gives no memory; that error has no class of its own."""
 
 
 class Trainer:
-    """One run on one process. ``Trainer(run, process).run()`` trains what is left of it."""
+    """One process's part of a run. ``Trainer(run, process).run()`` trains what is left of it."""
 
     def __init__(self, run: RunDir, process: Process) -> None:
+        """Builds everything, and restores the newest intact checkpoint if there is one."""
         self.run_dir, self.process, self.cfg = run, process, run.config
-        train, model = self.cfg.train, self.cfg.model
-        tokens = Path(run.paths.tokens)
-        verify = self.cfg.runtime.verify
-        self.loader = Loader(TokenStream(tokens, "train", verify),
-                             batch_sizes(train, model.block_size), model.block_size,
-                             self.cfg.seed, train.order)
-        self.val_stream = TokenStream(tokens, "val", verify)
+        cfg, train, runtime = self.cfg, self.cfg.train, self.cfg.runtime
+        tokens, block_size = Path(run.paths.tokens), self.cfg.model.block_size
+        self.loader = Loader(TokenStream(tokens, "train", runtime.verify),
+                             batch_sizes(train, block_size), block_size, cfg.seed, train.order)
+        self.val_stream = TokenStream(tokens, "val", runtime.verify)
         tokenizer = load_tokenizer(tokens / "tokenizer")
         self.token_bytes = tokenizer.token_bytes()
+        self._check_rows()
 
-        # Rank 0 alone looks for the newest whole checkpoint (and sets spoiled ones aside).
+        # Rank 0 alone looks for a checkpoint, because it renames damaged ones.
         state = checkpoint.latest(run.path) if process.is_first else None
         step = process.from_first(state["step"] if state else None)
         if step is not None and state is None:
             state = checkpoint.load(run.path / f"step_{step:06d}.pt")
-        self.step: int = step or 0
-        resolved = state["resolved"] if state else {}
+        self.step: int = step or 0  # updates done
         set_determinism(train.deterministic, train.precision)
-        self.net: Network = build_network(run, process, self.loader, resolved)
-        self.model = self.net.model
-        self.optimizer = build_optimizer(
-            self.model, train, self.cfg.runtime.shard_optimizer and process.world_size > 1)
+        self.model = initial_model(cfg, run.paths)
+        known = state["resolved"] if state else {}
+        self.wrapped = WrappedModel(
+            self.model, process, cfg.seed, process.from_first(resolve_auto(cfg, process, known)),
+            fsdp=runtime.parallel == "fsdp" and process.world_size > 1,
+            growing=train.batch_ramp is not None)
+        self.optimizer = build_optimizer(self.model, train,
+                                         runtime.shard_optimizer and process.world_size > 1)
         self.scaler = torch.amp.GradScaler(process.device.type,
-                                           enabled=self.net.resolved["precision"] == "float16")
-        self.clock = Clock(process.device)
-        self.best: dict[str, float] | None = None
-        self.recent = recent_losses(train.eval_interval)
-        rows: list[Row] = []
+                                           enabled=self.wrapped.precision == "float16")
         if state is not None:
-            rows = self._restore(state)
-        self.journal = Journal(Path(run.paths.csv) if process.is_first else None, rows)
-        self.watch = LossWatch(self.loader, run.path, train.max_loss_spike,
-                               self.scaler.is_enabled())
-        self.at_once = tokens_at_once(process.device, self.cfg.runtime.eval_tokens)
-        self.probes = Probes(train, self.cfg.sample, self.cfg.seed, tokenizer, process,
+            self._restore(state)
+        past = state or {"seconds": 0.0, "best": None, "rows": [], "recent": []}
+        self.clock = Clock(process.device, past["seconds"])
+        self.best: dict[str, float] | None = past["best"]  # of train.keep=best: loss, step
+        self.monitor = LossMonitor(self.loader, run.path, process, train,
+                                   self.scaler.is_enabled(), past["recent"])
+        self.log = MetricsLog(Path(run.paths.csv) if process.is_first else None, past["rows"])
+        self.at_once = tokens_at_once(process.device, runtime.eval_tokens)
+        self.probes = Probes(train, cfg.sample, cfg.seed, tokenizer, process,
                              at_once=self.at_once, step=self.step, run=run.path,
-                             metrics=run.paths.probes,
-                             hellaswag_file=Path(run.paths.hellaswag))
-        self._pending: list[Tensor] = []
+                             metrics=run.paths.probes, hellaswag_file=Path(run.paths.hellaswag))
         self._saved = self.step if state is not None else -1
         self._logged = self.step
 
     def run(self) -> None:
-        """Trains to max_steps, then writes the model and metrics/train.json."""
+        """Trains to max_steps, then writes the model and metrics/train.json.
+
+        Raises Stopped after a signal, NotFinite when the loss diverges.
+        """
         cfg, process = self.cfg.train, self.process
         steps = range(self.step, cfg.max_steps)
-        bar = tqdm(total=cfg.max_steps, initial=self.step, unit="step", desc="train",
-                   disable=not process.is_first, mininterval=0.5)
         if steps:
-            self.net.warm_up(self.loader, self.optimizer)
+            warm_up(self.wrapped, self.loader, self.optimizer)
         self.clock.start()
-        with StopSignals() as stop, bar:
+        with StopSignals() as stop, self._progress_bar() as bar:
             if self.step == 0:
                 self._log(self._evaluate())
                 self._probe()
-            for batch in self.loader.ahead(steps, process.rank, process.world_size):
-                here = batch.to(process.device)
-                self._pending.append(self.net.update(here, self.step, self.optimizer,
-                                                     self.scaler, cfg))
+            for batch in self.loader.prefetch(steps, process.rank, process.world_size):
+                self.monitor.add(train_step(self.wrapped, self.optimizer, self.scaler,
+                                            batch.to(process.device), self.step, cfg))
                 self.step += 1
-                bar.update()
                 last = self.step == cfg.max_steps
-                if self.step % cfg.eval_interval == 0 or last:
+                if last or self.step % cfg.eval_interval == 0:
                     self._log(self._evaluate())
                 elif self.step % cfg.log_interval == 0:
                     self._log()
                 self._probe()
-                shown = {"loss": self.journal.last("train_loss"),
-                         "val": self.journal.last("val_loss")}
-                bar.set_postfix({name: f"{value:.3f}" for name, value in shown.items()
-                                 if not math.isnan(value)}, refresh=False)
-                stopping = process.any(stop.received)
+                self._show(bar)
+                stopping = process.any(stop.received is not None)
                 if stopping or last or self.step % self.cfg.runtime.checkpoint_interval == 0:
                     self._save()
                 if stopping and not last:
                     raise Stopped(f"stopped at step {self.step} of {cfg.max_steps}, checkpoint "
                                   "saved; the same command continues from there")
-        weights = model_state(self.model, process)
+        weights = sharding.model_state(self.model, process)
         if process.is_first:
             self._finish(weights)
             self.run_dir.done.touch()
 
+    def _check_rows(self) -> None:
+        rows, world = self.loader.sizes.rows(0), self.process.world_size
+        if rows < world:
+            which, key = (("a", "batch_tokens") if self.cfg.train.batch_ramp is None
+                          else ("the first", "batch_ramp.start_tokens"))
+            raise ValueError(f"params.yaml: runtime.nproc={world} is more than the {rows} rows of "
+                             f"{which} batch; lower it or raise train.{key}")
+
+    def _progress_bar(self) -> "tqdm[Any]":
+        return tqdm(total=self.cfg.train.max_steps, initial=self.step, unit="step", desc="train",
+                    disable=not self.process.is_first, mininterval=0.5)
+
+    def _show(self, bar: "tqdm[Any]") -> None:
+        losses = {"loss": self.log.last("train_loss"), "val": self.log.last("val_loss")}
+        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()
+                         if not math.isnan(value)}, refresh=False)
+        bar.update()
+
     def _log(self, val_loss: float = math.nan) -> None:
-        """Writes the row of the current step, after checking every step since the last one."""
-        losses, norm = self._flush()
+        """Writes the row of the present step, after checking every step since the last row."""
+        loss, norm = self.monitor.flush(self.step)
         elapsed = self.clock.lap()
         tokens = self.loader.tokens(self.step)
         new, self._logged = tokens - self.loader.tokens(self._logged), self.step
-        self.journal.write({
+        self.log.write({
             "step": self.step, "tokens": tokens, "seconds": self.clock.seconds, "grad_norm": norm,
-            "train_loss": losses[-1] if losses else math.nan, "val_loss": val_loss,
+            "train_loss": loss, "val_loss": val_loss,
             "lr": lr_at(self.step - 1, self.cfg.train) if self.step else math.nan,
             "tokens_per_second": new / elapsed if new else math.nan,
         })
 
-    def _flush(self) -> tuple[list[float], float]:
-        """The global mean losses of the steps since the last flush, and the last gradient norm.
-
-        The one place where a step's numbers come off the device, so the one where they are
-        looked at. Raises NotFinite with the step and where its tokens came from.
-        """
-        if not self._pending:
-            return [], math.nan
-        values = torch.stack(self._pending)  # (steps, 2)
-        self._pending.clear()
-        losses = self.process.sum(values[:, 0].contiguous()).tolist()
-        norms = values[:, 1].tolist()
-        first = self.step - len(losses)
-        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
-            self.watch.check(first + i + 1, loss, norm, tuple(self.recent))
-            self.recent.append(loss)
-        return losses, norms[-1]
-
     def _evaluate(self) -> float:
+        """The validation loss; with train.keep=best the weights are saved if it is the lowest."""
         with self.clock.stopped():
-            with autocast(self.process.device, self.net.precision):
+            with autocast(self.process.device, self.wrapped.precision):
                 loss = validation_loss(self.model, self.val_stream, self.token_bytes,
-                                       self.net.apart, val_tokens=self.cfg.train.val_tokens,
+                                       self.wrapped.evaluators,
+                                       val_tokens=self.cfg.train.val_tokens,
                                        block_size=self.cfg.model.block_size,
                                        at_once=self.at_once).loss
-            if self.cfg.train.keep == "best" and loss < (self.best or {"loss": math.inf})["loss"]:
+            if self.cfg.train.keep == "best" and (self.best is None or loss < self.best["loss"]):
                 self.best = {"loss": loss, "step": self.step}
-                best = {"model": model_state(self.model, self.process)}
+                best = {"model": sharding.model_state(self.model, self.process)}
                 if self.process.is_first:
                     checkpoint.save(self.run_dir.path, f"best_{self.step:06d}", best)
         return loss
@@ -186,13 +184,13 @@ class Trainer:
         if self._saved == self.step:
             return
         with self.clock.stopped() as seconds:
-            self._flush()  # never save a state that is not finite
+            self.monitor.flush(self.step)  # raises before a diverged state is saved
             state = {
-                "step": self.step, "model": model_state(self.model, self.process),
-                "optimizer": optimizer_state(self.optimizer, self.process),
+                "step": self.step, "model": sharding.model_state(self.model, self.process),
+                "optimizer": sharding.optimizer_state(self.optimizer, self.process),
                 "scaler": self.scaler.state_dict(), "seconds": seconds, "best": self.best,
-                "rows": self.journal.rows, "recent": list(self.recent),
-                "resolved": self.net.resolved, "numerics": self._numerics(),
+                "rows": self.log.rows, "recent": list(self.monitor.recent),
+                "resolved": self.wrapped.resolved, "numerics": self._numerics(),
             }
             if self.process.is_first:
                 checkpoint.save(self.run_dir.path, f"step_{self.step:06d}", state)
@@ -200,14 +198,13 @@ class Trainer:
                 checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints, best)
         self._saved = self.step
 
-    def _restore(self, state: dict[str, Any]) -> list[Row]:
-        load_model_state(self.model, state["model"])
-        load_optimizer_state(self.optimizer, state["optimizer"])
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Loads model, optimizer and scaler; warns where the last bits may differ from now on."""
+        sharding.load_model_state(self.model, state["model"])
+        sharding.load_optimizer_state(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.clock, self.best = Clock(self.process.device, state["seconds"]), state["best"]
-        self.recent.extend(state["recent"])
-        was, now = (old | new for old, new in ((state["numerics"], state["resolved"]),
-                                               (self._numerics(), self.net.resolved)))
+        was = state["numerics"] | state["resolved"]
+        now = self._numerics() | self.wrapped.resolved
         changed = [f"{k} {was[k]} -> {now[k]}" for k in was.keys() & now if was[k] != now[k]]
         if self.process.is_first:
             print(f"continuing run {self.run_dir.path.name} from step {self.step}",
@@ -215,7 +212,6 @@ class Trainer:
             if changed:
                 print("this continuation is no longer bit-identical to an uninterrupted run: "
                       + ", ".join(changed), file=sys.stderr)
-        return list(state["rows"])
 
     def _numerics(self) -> dict[str, str]:
         runtime = self.cfg.runtime
@@ -224,11 +220,11 @@ class Trainer:
             "shard_optimizer": str(runtime.shard_optimizer)}
 
     def _finish(self, weights: dict[str, Tensor]) -> None:
-        cfg = self.cfg.train
-        if cfg.keep == "best" and self.best is not None:
-            best = self.run_dir.path / f"best_{int(self.best['step']):06d}.pt"
+        """Writes the model (with train.keep=best the best one) and metrics/train.json."""
+        if self.best is not None:
+            file = self.run_dir.path / f"best_{int(self.best['step']):06d}.pt"
             try:
-                weights = checkpoint.load(best)["model"]
+                weights = checkpoint.load(file)["model"]
             except ValueError as error:
                 raise ValueError(f"{error}; it was the best model: remove {self.run_dir.path} to "
                                  "train anew") from None
@@ -236,62 +232,69 @@ class Trainer:
         model.load_state_dict(weights)
         hf.save_model(Path(self.run_dir.paths.model), model, self.cfg.model,
                       Path(self.run_dir.paths.tokens) / "tokenizer")
-        tokens = self.loader.tokens(self.step)
-        seconds = self.clock.seconds
+        tokens, seconds = self.loader.tokens(self.step), self.clock.seconds
         speed = tokens / seconds if seconds else math.nan
         peak = peak_flops(self.process.device)
-        recent = list(self.recent)[-cfg.eval_interval:]
         flops = self.model.flops_per_token(self.cfg.model.block_size)
         write_metrics(Path(self.run_dir.paths.json), {
             "steps": self.step, "tokens": tokens,
             "epochs": round(self.loader.epochs(self.step), 4),
             "unused_tokens": self.loader.unused_tokens,
-            "train_loss": sum(recent) / len(recent) if recent else math.nan,
-            "val_loss": self.best["loss"] if self.best else self.journal.last("val_loss"),
+            "train_loss": self.monitor.mean(self.cfg.train.eval_interval),
+            "val_loss": self.best["loss"] if self.best else self.log.last("val_loss"),
             "tokens_per_second": speed, "seconds": seconds,
             "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
             "parameters": self.model.num_parameters(), "fingerprint": self.run_dir.path.name,
         })
 
 
+def initial_model(cfg: Config, paths: Paths) -> GPT:
+    """The run's model with the weights of model.init_from, or random ones from the seed."""
+    model = build_model(cfg.model, int(read_manifest(Path(paths.tokens)).tokenizer["n_vocab"]))
+    if (Path(paths.init) / "config.json").exists():
+        hf.load_weights(model, paths.init)
+    else:
+        model.init_weights(torch.Generator().manual_seed(cfg.seed))
+    return model
+
+
 class Stopped(Exception):
-    """A signal asked for an early end; the checkpoint is saved."""
+    """A signal ended the run early; the checkpoint is saved."""
 
 
 def main() -> int:
     """Runs one process; the exit status is 0 when the run is finished."""
     die_with_parent()
     run = RunDir.open(Path(sys.argv[1]))
-    started, micro_batch = False, run.config.runtime.micro_batch
+    trainer: Trainer | None = None
     try:
         with process_group(run.config.runtime.device, run.config.runtime.timeout) as process:
-            if process.is_first:  # a group that is started again writes everything again
-                run.done.unlink(missing_ok=True)
             trainer = Trainer(run, process)
-            started, micro_batch = True, trainer.net.micro_batch
             trainer.run()
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 75  # EX_TEMPFAIL: try again
     except ValueError as error:
-        return final(run, str(error))
+        return fail_for_good(run, str(error))
     except OSError as error:
-        return final(run, unwritable(error, str(run.path)))
+        return fail_for_good(run, unwritable(error, str(run.path)))
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or CPU_IS_FULL in str(error):
-            return final(run, "out of memory: a smaller runtime.micro_batch, which was "
-                              f"{micro_batch}, changes no result; or lower the model's size "
-                              f"({str(error).partition(chr(10))[0][:120]})")
-        if started:
+        what = str(error).partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or CPU_OUT_OF_MEMORY in str(error):
+            micro_batch = trainer.wrapped.micro_batch if trainer else run.config.runtime.micro_batch
+            return fail_for_good(run, "out of memory: a smaller runtime.micro_batch, which was "
+                                      f"{micro_batch}, changes no result; or lower the model's "
+                                      f"size ({what[:120]})")
+        if trainer is not None:
             raise
         traceback.print_exc()
-        return final(run, "training could not start, the traceback is above: "
-                          f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        return fail_for_good(run, "training could not start, the traceback is above: "
+                                  f"{type(error).__name__}: {what}")
     return 0
 
 
-def final(run: RunDir, reason: str) -> int:
-    """Leaves the reason why trying again is no use, so that the launcher does not."""
+def fail_for_good(run: RunDir, reason: str) -> int:
+    """Records why another try is no use, so that the launcher makes none. Returns 1."""
     try:
         run.failure.write_text(reason, encoding="utf-8")
     except OSError:  # a full disk may still hold an empty file

@@ -1,0 +1,60 @@
+"""metrics/train.csv and train.json: what is written, and which seconds count."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from reprogpt.training import metrics_log
+from reprogpt.training.metrics_log import COLUMNS, Clock, MetricsLog, Row, write_metrics
+
+
+def row(step: int, **values: float) -> Row:
+    return dict.fromkeys(COLUMNS, math.nan) | {"step": step} | values
+
+
+def test_a_count_of_tokens_is_written_whole(tmp_path: Path) -> None:
+    row = dict.fromkeys(COLUMNS, 0.25) | {"step": 19073, "tokens": 9_999_745_024}
+    MetricsLog(tmp_path / "train.csv", [row])
+    assert (tmp_path / "train.csv").read_text().splitlines()[1].split(",")[:6] == [
+        "19073", "0.25", "0.25", "0.25", "0.25", "9999745024"]
+
+
+def test_the_file_is_rebuilt_and_never_written_through_a_link(tmp_path: Path) -> None:
+    cached, path = tmp_path / "cache", tmp_path / "train.csv"
+    cached.write_text("in DVC's cache")
+    os.link(cached, path)
+    log = MetricsLog(path, [row(1, train_loss=2.5)])
+    log.write(row(2, val_loss=1.25))
+    assert cached.read_text() == "in DVC's cache"
+    lines = path.read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert lines[1:] == ["1,2.5,nan,nan,nan,nan,nan,nan", "2,nan,1.25,nan,nan,nan,nan,nan"]
+    assert (log.last("train_loss"), log.last("val_loss")) == (2.5, 1.25)
+    assert math.isnan(log.last("lr"))
+
+
+def test_other_ranks_write_no_file(tmp_path: Path) -> None:
+    log = MetricsLog(None, [])
+    log.write(row(1, train_loss=2.5))
+    assert log.last("train_loss") == 2.5
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "a.json", {"a": 1.5, "b": math.nan, "c": math.inf, "d": None})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1.5, "b": None, "c": None,
+                                                             "d": None}
+
+
+def test_a_stopped_clock_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 10.0, 12.0, 15.0, 20.0])
+    monkeypatch.setattr(metrics_log.time, "perf_counter", lambda: next(times))
+    clock = Clock(torch.device("cpu"), seconds=100.0)  # at 0
+    clock.start()  # at 10
+    with clock.stopped() as seconds:  # 12 to 15
+        assert seconds == 102.0
+    assert clock.lap() == 7.0  # at 20
+    assert clock.seconds == 107.0
