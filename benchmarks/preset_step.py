@@ -30,7 +30,7 @@ import torch
 
 from benchmarks.machine import heading, write
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.launch.run_dir import Paths, RunDir
+from reprogpt.launch.run_dir import Paths
 from reprogpt.runtime.device import (
     peak_flops,
     pick_device,
@@ -41,9 +41,13 @@ from reprogpt.runtime.device import (
 from reprogpt.runtime.distributed import Process
 from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
 from reprogpt.tokens.shards import TokenStream, write_shard
+from reprogpt.training.auto import resolve_auto
 from reprogpt.training.loader import Loader
+from reprogpt.training.micro_batch import warm_up
 from reprogpt.training.optimizer import build_optimizer
-from reprogpt.training.train_step import build_network
+from reprogpt.training.train_step import train_step
+from reprogpt.training.trainer import initial_model
+from reprogpt.training.wrap import WrappedModel
 
 VOCAB = 50257
 
@@ -77,27 +81,26 @@ def measure(cfg: Config, name: str, tokens: Path, device: torch.device, steps: i
     set_determinism(cfg.train.deterministic, resolve_precision(cfg.train.precision, device))
     loader = Loader(TokenStream(tokens, "train"), cfg.train.batch_tokens, cfg.model.block_size,
                     cfg.seed, cfg.train.order)
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunDir.create(Path(folder), "run", cfg, Paths(str(tokens), folder, "", "", ""))
-        net = build_network(run, Process(0, 1, device), loader, {})
-    optimizer, scaler = build_optimizer(net.model, cfg.train), torch.amp.GradScaler(enabled=False)
-    net.warm_up(loader, optimizer)
+    start, process = time.perf_counter(), Process(0, 1, device)
+    model = initial_model(cfg, Paths(str(tokens), init="", model="", csv="", json=""))
+    wrapped = WrappedModel(model, process, cfg.seed, resolve_auto(cfg, process, {}))
+    optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
+    warm_up(wrapped, loader, optimizer)
     synchronize(device)
     ready, seconds = time.perf_counter() - start, []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    for step, batch in enumerate(loader.ahead(range(steps + 1), 0, 1)):
+    for step, batch in enumerate(loader.prefetch(range(steps + 1), 0, 1)):
         start = time.perf_counter()
-        loss = net.update(batch.to(device), step, optimizer, scaler, cfg.train)[0]
+        loss = train_step(wrapped, optimizer, scaler, batch.to(device), step, cfg.train)[0]
         synchronize(device)
         seconds.append(time.perf_counter() - start)
     taken, peak = median(seconds[1:]), peak_flops(device)
     memory = (torch.cuda.max_memory_allocated(device) if device.type == "cuda"
               else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     speed = cfg.train.batch_tokens / taken
-    flops = net.model.flops_per_token(cfg.model.block_size)
-    return {"preset": name, "deterministic": cfg.train.deterministic, **net.resolved,
+    flops = model.flops_per_token(cfg.model.block_size)
+    return {"preset": name, "deterministic": cfg.train.deterministic, **wrapped.resolved,
             "batch_tokens": cfg.train.batch_tokens, "ms": taken * 1e3, "tokens_per_second": speed,
             "mfu": speed * flops / peak if peak else None, "peak_memory_gb": memory / 1e9,
             "start_s": ready, "first_step_s": seconds[0], "loss": float(loss)}

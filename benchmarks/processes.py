@@ -3,8 +3,8 @@
     python benchmarks/processes.py [--rounds 3] [--steps 36] [--json FILE]
 
 The real trainer, started by the launcher: one process with all cores, one with half of them, and
-two with half each, in turn. `efficiency` is the speed of two over twice that of one at equal cores a
-process: what the exchange of gradients, and whatever else two processes share, leaves.
+two with half each, in turn. `efficiency` is the speed of two over twice that of one with as many
+cores a process: what the exchange of gradients, and whatever else two processes share, leaves.
 """
 
 import argparse
