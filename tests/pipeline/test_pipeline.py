@@ -137,6 +137,7 @@ class TestRun:
         ("sample.temperature", "0.5", {"sample"}),
         ("evaluate.hellaswag_examples", "3", {"evaluate"}),
         ("train.weight_decay", "0.2", {"train", "evaluate", "sample"}),
+        ("train.optimizer", "muon", {"train", "evaluate", "sample"}),
         ("model.n_layer", "1", {"train", "evaluate", "sample"}),
         ("model.init_from", "gpt2", set(STAGES)),
         ("tokenize.val_fraction", "0.2", {"tokenize", "train", "evaluate", "sample"}),

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.checks.code_deps import EXEMPT, LADDER_STAGES, STAGES, closure, code_deps
-from reprogpt.config import read_yaml
+from pipeline.checks.code_deps import (
+    EXEMPT,
+    IMPORTED_BY_NAME,
+    LADDER_STAGES,
+    STAGES,
+    closure,
+    code_deps,
+)
+from pipeline.checks.seal import Seal
+from reprogpt.config import TrainConfig, flatten, read_yaml
 from tests.conftest import ROOT, run
 
 FILES = [("dvc.yaml", "pipeline", stage) for stage in STAGES]
@@ -85,11 +93,13 @@ def changed_deps(project: Path) -> dict[str, dict[str, str]]:
     return {stage: deps for stage, deps in found.items() if deps}
 
 
-def test_a_comment_in_lecture_1_reruns_no_stage_of_the_pipeline(checkout: Path) -> None:
+@pytest.fixture
+def locked(checkout: Path) -> Path:
+    """A checkout whose dvc.lock has the code as it is."""
     assert run("git", "init", "-q", cwd=checkout).returncode == 0
     lock = checkout / "dvc.lock"
     locked = read_yaml(lock)
-    for stage, deps in changed_deps(checkout).items():  # lock the code as it is
+    for stage, deps in changed_deps(checkout).items():
         entries = {dep["path"]: dep for dep in locked["stages"][stage]["deps"]}
         for path in deps:
             content = (checkout / path).read_bytes()
@@ -98,10 +108,48 @@ def test_a_comment_in_lecture_1_reruns_no_stage_of_the_pipeline(checkout: Path) 
         locked["stages"][stage]["deps"] = list(entries.values())
     lock.write_text(json.dumps(locked))  # JSON is YAML
     assert changed_deps(checkout) == {}
-    for source in (checkout / "src/reprogpt/model/lecture1").glob("*.py"):
+    return checkout
+
+
+def test_a_comment_in_lecture_1_reruns_no_stage_of_the_pipeline(locked: Path) -> None:
+    for source in (locked / "src/reprogpt/model/lecture1").glob("*.py"):
         source.write_text(source.read_text() + "\n# edited\n")
-    assert changed_deps(checkout) == {}
-    gpt = checkout / "src/reprogpt/model/gpt.py"
+    assert changed_deps(locked) == {}
+    gpt = locked / "src/reprogpt/model/gpt.py"
     gpt.write_text(gpt.read_text() + "\n# edited\n")
-    assert changed_deps(checkout) == {stage: {"src/reprogpt/model/gpt.py": "modified"}
+    assert changed_deps(locked) == {stage: {"src/reprogpt/model/gpt.py": "modified"}
                                       for stage in ("train", "evaluate", "sample")}
+
+
+def test_a_run_depends_on_its_own_optimizer_alone(locked: Path) -> None:
+    def edit(name: str) -> str:
+        source = locked / f"src/reprogpt/training/{name}.py"
+        source.write_text(source.read_text() + "\n# edited\n")
+        return f"src/reprogpt/training/{name}.py"
+
+    muon = edit("muon")
+    assert changed_deps(locked) == {}
+    sealed = {Path(source).name for source in Seal.take("train", locked / "dvc.yaml").sources}
+    assert "adamw.py" in sealed
+    assert "muon.py" not in sealed
+    params = locked / "params.yaml"
+    adamw = params.read_text()
+    assert "optimizer: adamw" in adamw
+    params.write_text(adamw.replace("optimizer: adamw", "optimizer: muon"))
+    assert changed_deps(locked)["train"].keys() == {muon}
+    params.write_text(adamw)
+    dep = edit("adamw")
+    assert changed_deps(locked) == {"train": {dep: "modified"}}
+
+
+@pytest.mark.parametrize("template", IMPORTED_BY_NAME.values())
+def test_what_is_imported_by_name_needs_no_file_that_is_no_dep(template: str) -> None:
+    params = flatten(read_yaml(ROOT / "params.yaml"))
+    key = template.split("${")[1].split("}")[0]
+    assert (ROOT / template.replace(f"${{{key}}}", str(params[key]))).is_file()
+    listed = set(code_deps("train", ROOT))
+    for choice in TrainConfig.model_fields[key.removeprefix("train.")].annotation.__args__:
+        file = ROOT / template.replace(f"${{{key}}}", choice)
+        needed = {f for f in closure(file, ROOT) - {file.relative_to(ROOT).as_posix()}
+                  if not f.startswith(tuple(EXEMPT)) and not f.endswith("/__init__.py")}
+        assert needed <= listed, choice
