@@ -96,10 +96,10 @@ def _train(run: RunDir, held: list[int], stop: StopSignals) -> int:
 
 
 def _start_ranks(run: RunDir, held: list[int]) -> list[Child]:
-    """Starts the training processes of this machine, which is one of several under Slurm."""
-    env, slurm = _environment(run), run.config.runtime.launcher == "slurm"
-    nodes, node = (int(os.environ.get(name, default)) if slurm else int(default)
-                   for name, default in (("SLURM_JOB_NUM_NODES", "1"), ("SLURM_NODEID", "0")))
+    """Starts the training processes of this machine, which may be one of several under Slurm."""
+    env, node, nodes = _environment(run), 0, 1
+    if run.config.runtime.launcher == "slurm":
+        node, nodes = int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_JOB_NUM_NODES"])
     if nodes == 1:
         shutil.rmtree(run.rendezvous, ignore_errors=True)
         run.rendezvous.mkdir(mode=0o700)
@@ -179,8 +179,8 @@ def _asks_slurm(run: RunDir) -> bool:
 def _slurm(run: RunDir) -> tuple[list[str], dict[str, str]]:
     """Inside an allocation: srun, which starts this file on every node. Outside of one: sbatch,
     which waits for an allocation by the options in SBATCH_* variables. With its environment."""
-    command, env = [sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)], _environment(
-        run)
+    command = [sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)]
+    env = _environment(run)
     if _asks_slurm(run):
         return ["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name={_job_name(run)}",
                 f"--wrap=exec {shlex.join(command)}"], env
