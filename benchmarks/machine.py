@@ -13,7 +13,7 @@ import torch
 from reprogpt.runtime.workers import usable_cores
 
 CPU = torch.device("cpu")
-PACKAGES = ("torch", "numpy", "tiktoken", "riptoken", "transformers")
+PACKAGES = ("torch", "numpy", "tiktoken", "gigatoken", "transformers")
 
 
 def machine(device: torch.device = CPU) -> dict[str, Any]:

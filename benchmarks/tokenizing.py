@@ -1,17 +1,20 @@
-"""Tokenizing speed: build-nanogpt's scheme against the stage tokenize, each in turn.
+"""Tokenizing speed and memory: build-nanogpt's scheme against the stage tokenize, in turn.
 
     python -m benchmarks.tokenizing BOOKS.parquet [--workers 2] [--rounds 3] [--times 1]
+    python -m benchmarks.tokenizing BOOKS.parquet --shape one --times 10     a document of 1 GB
+    python -m benchmarks.tokenizing BOOKS.parquet --shape short              a million short ones
 
 The reference is the scheme of build-nanogpt's fineweb.py: the main process reads the rows of the
 data set and hands them to `Pool.imap(tokenize, rows, chunksize=16)`; each worker makes a Python
 list of ids, a numpy array of that, and pickles it back; the main process fills shards of 1e8.
 Ours reads raw parts that the stage download wrote before (not timed on its side; the time it took
-is printed). CPU seconds are those of the main process and all its children, start and imports
-included: below some 20 MB of text those are most of it. Memory is the peak of the main process and
-of its largest child.
+is printed), and gives no tokens of one that differ from tiktoken's. CPU seconds are those of the
+main process and all its children, start and imports included. Memory is the peak of the main
+process and of its largest child; ours starts children above tokenize_corpus.SMALL only.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import resource
@@ -31,17 +34,24 @@ SRC = ROOT / "src"
 sys.path[0] = str(ROOT)
 sys.path.insert(0, str(SRC))
 
-from benchmarks.machine import heading, write
-
 SHARD_TOKENS = 100_000_000
 
 
-def rows(path: Path, times: int) -> Iterator[dict]:
+def rows(path: Path, times: int, shape: str) -> Iterator[dict]:
+    """The documents: the file's, all of them joined as one (with a short one beside it, so that
+    there are two to split), or the first million of 50 characters each."""
     import pyarrow.parquet as pq
 
-    for _ in range(times):
-        for batch in pq.ParquetFile(path).iter_batches(64, columns=["text"]):
-            yield from batch.to_pylist()
+    texts = (row["text"] for _ in range(times)
+             for batch in pq.ParquetFile(path).iter_batches(64, columns=["text"])
+             for row in batch.to_pylist())
+    if shape == "one":
+        yield from ({"text": "".join(texts)}, {"text": "held out"})
+    elif shape == "short":
+        short = (text[n:n + 50] for text in texts for n in range(0, len(text) - 50, 50))
+        yield from ({"text": text} for text in itertools.islice(short, 1_000_000))
+    else:
+        yield from ({"text": text} for text in texts)
 
 
 encoding: Any = None
@@ -64,12 +74,12 @@ def reference_document(row: dict) -> np.ndarray:
     return array.astype(np.uint16)
 
 
-def reference(path: Path, times: int, workers: int, out: Path) -> int:
+def reference(path: Path, times: int, shape: str, workers: int, out: Path) -> int:
     total = filled = 0
     shard = np.empty(SHARD_TOKENS, np.uint16)
     context = multiprocessing.get_context("fork")  # what Pool used where that script was written
     with context.Pool(workers, start_worker) as pool:
-        for ids in pool.imap(reference_document, rows(path, times), chunksize=16):
+        for ids in pool.imap(reference_document, rows(path, times, shape), chunksize=16):
             total += len(ids)
             while len(ids):
                 take = min(len(ids), SHARD_TOKENS - filled)
@@ -95,20 +105,21 @@ def ours(raw: Path, workers: int, out: Path, encoder: Any) -> int:
     return sum(total.tokens for total in manifest.totals.values())
 
 
-def make_raw(path: Path, times: int, raw: Path) -> None:
+def make_raw(path: Path, times: int, shape: str, raw: Path) -> None:
     from reprogpt.data.collect import Source, collect
     from reprogpt.data.raw_text import Document, Meta, write_meta
 
-    source = Source("benchmark", "", lambda first: (Document(r["text"]) for r in rows(path, times)))
+    source = Source("benchmark", "",
+                    lambda first: (Document(r["text"]) for r in rows(path, times, shape)))
     write_meta(raw, Meta("benchmark", "0", tuple(collect([source], raw))))
 
 
 def child(arguments: list[str]) -> None:
     """One side, once, in a process of its own: prints tokens, seconds, CPU seconds, MB."""
-    side, path, times, workers, raw, out = arguments
+    side, path, times, shape, workers, raw, out = arguments
     start = time.perf_counter()
     if side == "build-nanogpt":
-        tokens = reference(Path(path), int(times), int(workers), Path(out))
+        tokens = reference(Path(path), int(times), shape, int(workers), Path(out))
     else:
         tokens = ours(Path(raw), int(workers), Path(out), side.split()[-1])
     seconds = time.perf_counter() - start
@@ -135,7 +146,7 @@ def measure(side: str, options: argparse.Namespace, raw: Path) -> list[float]:
         out.mkdir()
         done = subprocess.run(
             [sys.executable, __file__, "--child", side, str(options.parquet), str(options.times),
-             str(options.workers), str(raw), str(out)],
+             options.shape, str(options.workers), str(raw), str(out)],
             env={**os.environ, "REPROGPT_CACHE": str(cache), "PYTHONPATH": str(SRC)},
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
@@ -148,10 +159,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--times", type=int, default=1, help="read the file so many times over")
+    parser.add_argument("--shape", choices=["books", "one", "short"], default="books")
     parser.add_argument("--sides", nargs="*", default=["build-nanogpt", "ours, tiktoken",
                                                        "ours, auto"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    from benchmarks.machine import heading, write  # torch, which would count as ours
     from reprogpt.tokens.tokenizers import gpt2_tokenizer
 
     gpt2_tokenizer()  # fetched before anything is timed
@@ -160,7 +173,7 @@ def main() -> None:
     raw = Path(tempfile.mkdtemp(prefix="reprogpt-raw-"))
     try:
         start, cpu = time.perf_counter(), time.process_time()
-        make_raw(options.parquet, options.times, raw)
+        make_raw(options.parquet, options.times, options.shape, raw)
         print(f"stage download's side: {time.perf_counter() - start:.1f} s, "
               f"{time.process_time() - cpu:.1f} CPU s")
         results: dict[str, list[list[float]]] = {side: [] for side in options.sides}

@@ -188,8 +188,8 @@ class RuntimeConfig(Section):
     """torch.compile the model."""
     workers: Processes | Literal["auto"]
     """Tokenizing processes; auto is one per core."""
-    encoder: Literal["auto", "tiktoken", "riptoken"] = "auto"
-    """auto is riptoken where it is installed and gives tiktoken's ids on a sample."""
+    encoder: Literal["auto", "tiktoken", "gigatoken"] = "auto"
+    """auto is gigatoken where it is installed and gives tiktoken's ids on a sample."""
     tokenize_executor: Literal["local", "datatrove", "slurm"] = "local"
     """Where parts are tokenized: processes of this machine (`workers`), tasks of datatrove's local
     executor, or of its Slurm executor (docs/data.md). The shards are the same."""

@@ -1,112 +1,91 @@
-"""The fastest encoder at hand that gives tiktoken's ids."""
+"""Encoders: UTF-8 text to GPT-2's ids, by gigatoken or by tiktoken.
 
+tiktoken's `encode_ordinary` defines the ids. gigatoken gives the same some thirty times faster, and
+is used only after both agree on odd texts and on a sample of the corpus.
+"""
+
+import base64
 import functools
+import itertools
+import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
-from reprogpt.encoding.split_points import encode_long
-from reprogpt.encoding.word_cache import WordTable
-from reprogpt.tokens.tokenizers import (
-    EOT,
-    GPT2_EOT,
-    WORDS,
-    Gpt2Tokenizer,
-    code_points,
-    gpt2_tokenizer,
-    join_surrogates,
-)
+from reprogpt.errors import ConfigError
+from reprogpt.tokens.tokenizers import gpt2_tokenizer
 
-Encode = Callable[[str], np.ndarray]
-Batch = Callable[[bytes, np.ndarray, bool], tuple[np.ndarray, np.ndarray]]
+Encode = Callable[[bytes], np.ndarray]
+"""UTF-8 text to its ids (n,)."""
 
-# Texts on which encoders that differ have been seen to differ: contractions, runs of white space,
-# digits, scripts without spaces, combining marks, emoji, control characters, the special token.
-_SAMPLE = (
-    "I'll say it's we've THEY'RE don'ts 'tis ''s ' '", "a  b   c\n\n\nd \t e\u00a0\u3000f   ",
-    "3.14159 1,000,000 \u0663\u0664 x2y3z", "中文分词、日本語のテキスト。한국어 ภาษาไทย",
+# Texts on which BPE implementations have been seen to differ.
+ODD_TEXTS = (
+    "", "\n", "\r\n\r\n ", "a  b   c\n\n\nd \t e\u00a0\u3000f   ", "\x1c \x85\u2028x",
+    "I'll say it's we've THEY'RE don'ts 'tis ''s ' '", "3.14159 1,000,000 \u0663 x2y3z \u2167",
+    "中文分词、日本語のテキスト。한국어 ภาษาไทย", "中文分词" * 2000, "<|endoftext|> is text here",
     "e\u0301 \u0915\u094d\u0937 \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001d54f",
-    "\x00\x01\x7f\ufeff\ufffd<|endoftext|>", "hello" * 300, " " * 300 + "x", "", "\n", "\r\n\r\n ",
+    "\x00\x01\x7f\ufeff\ufffd\u200b", "a" * 200_000, " " * 5000 + "x", "-" * 5000,
+    "1234567890" * 500, "\u088f'll \U000323b0\U000323b0a",
 )
 
+# Letters and numbers of Unicode 17, which gigatoken 0.10 knows and tiktoken 0.14 does not: first
+# bytes of their UTF-8 forms (those of some other rare characters too). Such texts go to tiktoken.
+_NEW_LEADS = (b"\xe0", b"\xea", b"\xf0")
+_NEW_CHARACTERS = re.compile(
+    rb"\xe0(?:\xa2\x8f|\xb1\x9c|\xb3\x9c)|\xea\x9f[\x8e-\xb1]|\xf0(?:\x90[\xa5\xbb]|\x91[\xb6\xb7]|"
+    rb"\x96[\xba\xbb\xbf]|\x98[\x9f\xb4\xb6\xb7]|\x9e\x9b|\xab\x9c|\xac\xba|[\xb2\xb3])")
 
-@dataclass(frozen=True)
-class Encoder:
-    """``text(s)`` gives the ids of a text; ``batch(data, ends, eot)`` those of the documents that
-    end at bytes ``ends`` of ``data`` in a row, each after <|endoftext|> if ``eot``, and their
-    numbers; ``fingerprint`` says which ids these are."""
 
-    text: Encode
-    batch: Batch
-    fingerprint: str
+def tiktoken_ids(text: bytes) -> np.ndarray:
+    """GPT-2's ids (n,) uint16 by tiktoken."""
+    return gpt2_tokenizer().encode(text.decode("utf-8"))
+
+
+def gigatoken_ids(text: bytes) -> np.ndarray:
+    """GPT-2's ids (n,) uint32 by gigatoken, or by tiktoken where the two would differ."""
+    rare = not text.isascii() and any(lead in text for lead in _NEW_LEADS)
+    return tiktoken_ids(text) if rare and _NEW_CHARACTERS.search(text) else _gigatoken()(text)
+
+
+def choose_encoder(choice: str, sample: Iterable[bytes]) -> str:
+    """The encoder for a corpus: gigatoken, or tiktoken where that is absent or differs.
+
+    ``choice`` is runtime.encoder: auto, tiktoken or gigatoken. ``sample``: texts of the corpus.
+    Raises ConfigError when gigatoken is asked for and cannot be used.
+    """
+    if choice == "tiktoken":
+        return choice
+    try:
+        good = all(map(_agrees, itertools.chain(map(str.encode, ODD_TEXTS), sample)))
+        problem = "" if good else "gives other ids than tiktoken"
+    except ImportError:
+        problem = "is not installed"
+    if problem and choice == "gigatoken":
+        raise ConfigError(f"params.yaml: runtime.encoder='gigatoken' {problem}; set it to auto, or "
+                          "install the gigatoken that pyproject.toml names")
+    if problem:
+        print(f"gigatoken {problem}: encoding with tiktoken, which is slower", file=sys.stderr)
+    return "tiktoken" if problem else "gigatoken"
 
 
 @functools.cache
-def encoder(encoding: str, choice: str = "auto") -> Encoder:
-    """The encoder for an encoding.
+def _gigatoken() -> Encode:
+    """gigatoken's encoder from GPT-2's ranks alone: without added tokens no text is special.
 
-    char gives code points (n,) uint32. For gpt2, words are encoded by tiktoken; or, where
-    ``choice`` is auto and it is installed and agrees with tiktoken on a sample, by riptoken. With
-    ``choice`` riptoken it is an error if that cannot be had.
+    Raises ImportError where gigatoken is not installed.
     """
-    if encoding == "char":
-        return Encoder(code_points, _one_by_one(code_points), "code points")
-    tokenizer = gpt2_tokenizer()
-    words: Callable[[str], Iterable[int]] = tokenizer.encoding.encode_ordinary
-    text = tokenizer.encode
-    if choice != "tiktoken":
-        fast = _riptoken(tokenizer)
-        if fast is not None and _agrees(lambda t: np.array(fast(t), np.uint16), tokenizer):
-            words = fast
-        elif choice == "riptoken":
-            problem = "is not installed" if fast is None else "gives other ids than tiktoken"
-            raise ValueError(f"params.yaml: runtime.encoder='riptoken' {problem}; "
-                             "set it to auto, or install riptoken")
-    # Private, but all of tiktoken's encode_ordinary without the search for words; without it (or
-    # if it changed) the table would be slower, or refused below.
-    merge = getattr(tokenizer.encoding, "_encode_single_piece", None)
-    table = WordTable(words, GPT2_EOT, encode_word=merge, encode_long=encode_long)
-    # The table knows GPT-2's pattern; were tiktoken's to change, it would be noticed here.
-    good = _agrees(lambda t: table.encode(*_as_batch(t), False)[0], tokenizer)
-    return Encoder(text, table.encode if good else _one_by_one(text), tokenizer.fingerprint)
+    from gigatoken.gigatoken_rs import BPETokenizer
 
-
-def _as_batch(text: str) -> tuple[bytes, np.ndarray]:
-    data = text.encode("utf-8")
-    return data, np.array([len(data)])
-
-
-def _one_by_one(encode: Encode) -> Batch:
-    def batch(data: bytes, ends: np.ndarray, eot: bool) -> tuple[np.ndarray, np.ndarray]:
-        chunks, counts, start = [], [], 0
-        for end in ends.tolist():
-            ids = encode(data[start:end].decode("utf-8"))
-            if eot and end > start:
-                ids = np.concatenate((np.array([GPT2_EOT], ids.dtype), ids))
-            chunks.append(ids)
-            counts.append(len(ids))
-            start = end
-        return np.concatenate(chunks), np.array(counts, np.int64)
-
-    return batch
-
-
-def _agrees(encode: Encode, tokenizer: Gpt2Tokenizer) -> bool:
-    return all(np.array_equal(encode(text), tokenizer.encode(text)) for text in _SAMPLE)
-
-
-def _riptoken(tokenizer: Gpt2Tokenizer) -> Callable[[str], list[int]] | None:
-    try:
-        from riptoken import CoreBPE
-    except ImportError:
-        return None
-    core = CoreBPE(tokenizer.ranks, {EOT: GPT2_EOT}, WORDS)
-
-    def encode(text: str) -> list[int]:
-        try:
-            return core.encode_ordinary(text)
-        except UnicodeEncodeError:
-            return core.encode_ordinary(join_surrogates(text))
-
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(base64.b64encode(token) + b" %d\n" % rank
+                            for token, rank in gpt2_tokenizer().ranks.items()))
+        file.flush()
+        encode: Encode = BPETokenizer.from_tiktoken(file.name, "gpt2", {}).encode
     return encode
+
+
+@functools.cache  # each odd text is encoded once in a process
+def _agrees(text: bytes) -> bool:
+    return np.array_equal(gigatoken_ids(text), tiktoken_ids(text))

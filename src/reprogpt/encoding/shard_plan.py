@@ -1,197 +1,143 @@
-"""Encoded pieces to shards: a plan of which tokens go where, and the shards made from it.
+"""Encoded chunks to shards: a plan of which tokens go where, and the shards made from it.
 
-A shard is cached under its plan (pieces by content, and the ranges taken), outside the outs, so a
-corpus that grew rewrites only its last shard.
+A shard is cached under its plan (chunks by content, and the ranges taken from them), outside the
+outs, so a corpus that grew rewrites only its last shard.
 """
 
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from reprogpt.encoding.chunks import Encoded
-from reprogpt.storage.files import link_or_copy, write_json
+from reprogpt.encoding.chunks import Encoded, Settings
+from reprogpt.runtime.workers import Processes
+from reprogpt.storage.files import link_or_copy, make_empty, write_json
 from reprogpt.tokens.manifest import Shard, Totals, cached_shard_path
-from reprogpt.tokens.shards import checksums_of, write_shard
-from reprogpt.tokens.tokenizers import CharTokenizer
+from reprogpt.tokens.shards import verify_shard, write_shard
+
+Run = tuple[Encoded, int, int, np.ndarray]
+"""Tokens [start, end) of a chunk, and the tokens of it at which documents begin."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard: tokens [start, end) of each of these pieces."""
+    """One shard: tokens [start, end) of each of these chunks."""
 
     name: str
     split: str
     segments: tuple[tuple[Encoded, int, int], ...]
     documents: int
-    characters: str
-    """The vocabulary of encoding char; empty for gpt2."""
+    """Those that begin in it."""
 
     @property
     def tokens(self) -> int:
         return sum(end - start for _, start, end in self.segments)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
-        parts = [[piece.key, start, end] for piece, start, end in self.segments]
-        text = json.dumps(["shard 1", self.characters, self.documents, parts])
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        parts = [[chunk.key, start, end] for chunk, start, end in self.segments]
+        return hashlib.sha256(json.dumps(["shard 2", self.documents, parts]).encode()).hexdigest()
 
     @property
     def path(self) -> Path:
         return cached_shard_path(self.key)
 
 
-@dataclass
-class _Side:
-    """One split while it is being planned."""
-
-    split: str
-    shard_tokens: int
-    characters: str
-    plans: list[ShardPlan] = field(default_factory=list)
-    segments: list[tuple[Encoded, int, int]] = field(default_factory=list)
-    held: int = 0
-    begun: int = 0
-    documents: int = 0
-    bytes: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: {"empty": 0})
-
-    def add(self, piece: Encoded, start: int, end: int, begins: np.ndarray) -> None:
-        """Tokens [start, end) of a piece, in which documents begin at ``begins``."""
-        while start < end:
-            if self.held == self.shard_tokens:
-                self.flush()
-            stop = min(end, start + self.shard_tokens - self.held)
-            self.segments.append((piece, start, stop))
-            self.begun += int(np.searchsorted(begins, stop) - np.searchsorted(begins, start))
-            self.held += stop - start
-            start = stop
-
-    def flush(self) -> None:
-        if self.segments:
-            name = f"{self.split}_{len(self.plans):06d}.bin"
-            self.plans.append(ShardPlan(name, self.split, tuple(self.segments), self.begun,
-                                        self.characters))
-        self.segments, self.held, self.begun = [], 0, 0
-
-    @property
-    def totals(self) -> Totals:
-        return Totals(self.documents, sum(plan.tokens for plan in self.plans), self.bytes,
-                      self.dropped)
-
-
-class Planner:
-    """Collects runs of documents, piece by piece, into the shards of both splits."""
-
-    def __init__(self, shard_tokens: int, characters: str = ""):
-        self.sides = {split: _Side(split, shard_tokens, characters) for split in ("train", "val")}
-
-    def add(self, piece: Encoded, documents: np.ndarray, held: np.ndarray, opens: bool,
-            counted: bool) -> None:
-        """One piece: its documents (n, 3), which of them are held out (n,) bool.
-
-        ``opens``: its first document begins in it; ``counted``: it counts as a document of its
-        split even if not (the first stretch on the other side of a cut).
-        """
-        ends = documents[:, 0]
-        starts = np.concatenate(([0], ends[:-1]))
+def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray],
+                shard_tokens: int) -> tuple[list[ShardPlan], dict[str, Totals]]:
+    """The shards of both splits and their totals; ``held`` says which documents are held out."""
+    runs: dict[str, list[Run]] = {"train": [], "val": []}
+    sums = {split: np.zeros(3, np.int64) for split in runs}  # documents, bytes, empty documents
+    previous = None
+    for encoded, out in zip(results, held, strict=True):
+        documents = encoded.documents()
         filled = documents[:, 1] > 0
-        edges = np.flatnonzero(np.diff(held)) + 1
-        for first, last in zip([0, *edges], [*edges, len(held)], strict=True):
-            side = self.sides["val" if held[first] else "train"]
-            mine = np.zeros(len(ends), bool)
-            mine[first:last] = filled[first:last]
-            fresh = mine.copy()
-            fresh[0] &= opens
-            side.add(piece, int(starts[first]), int(ends[last - 1]), starts[fresh])
-            mine[0] &= counted
-            side.documents += int(mine.sum())
-            side.bytes += int(documents[first:last, 1].sum())
-            side.dropped["empty"] += int((~filled[first:last]).sum())
+        starts = np.concatenate(([0], documents[:-1, 0]))
+        edges = [0, *(np.flatnonzero(np.diff(out)) + 1).tolist(), len(out)]
+        for first, last in pairwise(edges):  # documents of one side
+            split = "val" if out[first] else "train"
+            begun = filled[first:last].copy()
+            counted, empty = int(begun.sum()), int((~begun).sum())
+            if first == 0 and not encoded.chunk.opens and begun[0]:  # goes on with a document,
+                begun[0] = False
+                counted -= previous == out[0]  # which counts once in each split
+            sums[split] += (counted, documents[first:last, 1].sum(), empty)
+            runs[split].append((encoded, int(starts[first]), int(documents[last - 1, 0]),
+                                starts[first:last][begun]))
+        previous = out[-1]
+    plans = {split: list(_shards(split, runs[split], shard_tokens)) for split in runs}
+    totals = {split: Totals(int(documents), sum(plan.tokens for plan in plans[split]), int(size),
+                            {"empty": int(empty)})
+              for split, (documents, size, empty) in sums.items()}
+    return plans["train"] + plans["val"], totals
 
-    def finish(self) -> tuple[list[ShardPlan], dict[str, Totals]]:
-        for side in self.sides.values():
-            side.flush()
-        plans = [plan for side in self.sides.values() for plan in side.plans]
-        return plans, {split: side.totals for split, side in self.sides.items()}
+
+def _shards(split: str, runs: Iterable[Run], shard_tokens: int) -> Iterator[ShardPlan]:
+    """The runs of a split as shards of ``shard_tokens`` each, the last shorter."""
+    number = held = begun = 0
+    segments: list[tuple[Encoded, int, int]] = []
+    for encoded, start, end, begins in runs:
+        while start < end:
+            if held == shard_tokens:
+                yield ShardPlan(f"{split}_{number:06d}.bin", split, tuple(segments), begun)
+                number, held, begun, segments = number + 1, 0, 0, []
+            stop = min(end, start + shard_tokens - held)
+            segments.append((encoded, start, stop))
+            begun += int(np.searchsorted(begins, stop) - np.searchsorted(begins, start))
+            held, start = held + stop - start, stop
+    if segments:
+        yield ShardPlan(f"{split}_{number:06d}.bin", split, tuple(segments), begun)
 
 
-def cached_shard(plan: ShardPlan) -> Shard | None:
+def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Processes,
+                 out_dir: Path, track: str) -> list[Shard]:
+    """Puts the shards, and their masks, into ``out_dir``, which loses what it held.
+
+    With ``track`` manifest they stay in the cache, and the manifest says so.
+    """
+    found = [_cached(plan) for plan in tqdm(plans, "shards in cache", delay=1)]
+    missing = [plan for plan, shard in zip(plans, found, strict=True) if shard is None]
+    jobs = processes.map(functools.partial(_make, settings), missing)
+    made = iter(tqdm(jobs, "shards", len(missing), delay=1))
+    shards = [shard or next(made) for shard in found]
+    make_empty(out_dir)
+    if track == "manifest":
+        return [replace(shard, path=f"cache:{plan.key}")
+                for plan, shard in zip(plans, shards, strict=True)]
+    for plan in plans:
+        for file in (plan.path, plan.path.with_suffix(".mask")):
+            if file.is_file():
+                link_or_copy(file, (out_dir / plan.name).with_suffix(file.suffix))
+    return shards
+
+
+def _cached(plan: ShardPlan) -> Shard | None:
     """The shard of a plan out of the cache, its bytes verified; None when it is not there."""
-    record = plan.path.with_suffix(".json")
-    if not (record.is_file() and plan.path.is_file()):
-        return None
-    shard = Shard(**json.loads(record.read_bytes()))
-    mask = plan.path.with_suffix(".mask")
-    good = checksums_of(plan.path).sha256 == shard.sha256 and (
-        shard.mask_sha256 is None
-        or (mask.is_file() and hashlib.sha256(mask.read_bytes()).hexdigest() == shard.mask_sha256))
-    if not good:
-        record.unlink()
+    try:
+        shard = Shard(**json.loads(plan.path.with_suffix(".json").read_bytes()))
+        verify_shard(plan.path, shard, "full")
+    except (OSError, ValueError, TypeError):
         return None
     return replace(shard, name=plan.name, split=plan.split)
 
 
-def make_shard(plan: ShardPlan) -> Shard:
+def _make(settings: Settings, plan: ShardPlan) -> Shard:
     """Writes the shard of a plan into the cache. Runs in any process."""
-    masked = any(piece.masked for piece, _, _ in plan.segments)
-    chunks = (_ids(piece, start, end, plan.characters) for piece, start, end in plan.segments)
-    masks = (_cached_mask(piece)[start:end] for piece, start, end in plan.segments)
-    shard = write_shard(plan.path, plan.split, chunks, plan.tokens, plan.documents,
+    tokens = (_loaded(settings, chunk, "tokens")[a:b] for chunk, a, b in plan.segments)
+    masks = (_loaded(settings, chunk, "mask")[a:b] for chunk, a, b in plan.segments)
+    masked = plan.segments[0][0].chunk.part.masked
+    shard = write_shard(plan.path, plan.split, tokens, plan.tokens, plan.documents,
                         masks if masked else None)
-    shard = replace(shard, name=plan.name)
     write_json(plan.path.with_suffix(".json"), asdict(shard))
-    return shard
+    return replace(shard, name=plan.name)
 
 
-def place_shard(plan: ShardPlan, shard: Shard, out_dir: Path, track: str) -> Shard:
-    """Puts a cached shard, and its mask, under its own name in the out.
-
-    With ``track`` manifest it stays in the cache, and the manifest says so.
-    """
-    if track == "manifest":
-        return replace(shard, path=f"cache:{plan.key}")
-    link_or_copy(plan.path, out_dir / shard.name)
-    if shard.mask_sha256:
-        link_or_copy(plan.path.with_suffix(".mask"), (out_dir / shard.name).with_suffix(".mask"))
-    return shard
-
-
-def _ids(piece: Encoded, start: int, end: int, characters: str) -> np.ndarray:
-    tokens = _cached_tokens(piece)[start:end]
-    return _char_tokenizer(characters).encode_points(tokens) if characters else tokens
-
-
-# Neighbouring segments are mostly of one piece.
-@functools.lru_cache(maxsize=2)
-def _cached_tokens(piece: Encoded) -> np.ndarray:
-    return piece.load()
-
-
-@functools.lru_cache(maxsize=2)
-def _cached_mask(piece: Encoded) -> np.ndarray:
-    return piece.load_mask()
-
-
-@functools.lru_cache(maxsize=1)
-def _char_tokenizer(characters: str) -> CharTokenizer:
-    return CharTokenizer(characters)
-
-
-def drop_used(plans: Iterable[ShardPlan], shard_tokens: int) -> None:
-    """Frees the tokens of pieces that lie wholly in full shards: those never change again."""
-    ends: dict[str, int] = {}
-    pieces: dict[str, Encoded] = {}
-    for plan in plans:
-        for piece, start, end in plan.segments:
-            pieces[piece.key] = piece
-            if plan.tokens == shard_tokens:
-                ends[piece.key] = ends.get(piece.key, 0) + end - start
-    for key, piece in pieces.items():
-        if ends.get(key) == piece.tokens:
-            piece.drop()
+@functools.lru_cache(maxsize=1)  # neighbouring segments are mostly of one chunk
+def _loaded(settings: Settings, chunk: Encoded, field: str) -> np.ndarray:
+    return chunk.load(settings, field)

@@ -1,222 +1,152 @@
 """Which documents are held out for validation.
 
-A document's side never depends on what comes after it, nor on how many processes ran, so that the
-validation set stays what it is while a corpus grows: `hash` looks at the document's own text,
-`first` at those before it. `tail` cuts the text itself, as nanoGPT does.
+A document's side never depends on what comes after it, nor on how many processes ran, so the
+validation set stays the same while a corpus grows: `hash` looks at the document's own text, `first`
+at those before it. `tail` divides the text itself, as nanoGPT does.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from reprogpt.config import TokenizeConfig
-from reprogpt.data.raw_text import SPLITS, Meta, read_index
-from reprogpt.encoding.chunks import Encoded, Piece
+from reprogpt.data.raw_text import SPLITS, Meta, Part, read_index
+from reprogpt.encoding.chunks import Encoded, character_places
 from reprogpt.errors import ConfigError
-from reprogpt.tokens.tokenizers import gpt2_tokenizer, utf8_widths
+from reprogpt.tokens.tokenizers import code_points, gpt2_tokenizer
 
-Decide = Callable[[Piece, np.ndarray], np.ndarray]
-"""(piece, its documents (n, 3)) -> (n,) bool, True for held out. Called in order of the corpus."""
-
-_CHUNK = 4 << 20
+_BLOCK = 4 << 20  # bytes read at a time
 
 
-def splitter(cfg: TokenizeConfig, raw_dir: Path, meta: Meta, cut: tuple[int, int] | None,
-             results: Iterable[tuple[Piece, Encoded]]) -> Decide:
-    """The decision for one corpus; ``cut`` is what :func:`tail_cut` gave."""
-    if cut is not None:
-        rule = _tail(meta, cut)
+def held_out(cfg: TokenizeConfig, raw_dir: Path, meta: Meta, boundary: tuple[int, int] | None,
+             results: Sequence[Encoded]) -> list[np.ndarray]:
+    """For every chunk (documents,) bool: which of its documents are held out.
+
+    ``boundary`` is what :func:`tail_boundary` gave. Raises ConfigError where `hash` has too few
+    documents to choose from.
+    """
+    if boundary is not None:
+        held = [np.full(c.last - c.first, (meta.parts.index(c.part), c.start) >= boundary)
+                for c in (encoded.chunk for encoded in results)]
     elif cfg.split == "hash":
-        rule = _by_hash(cfg, raw_dir, results)
+        held = _by_hash(cfg, raw_dir, results)
     else:
-        rule = _first(cfg, meta)
-    explicit = {}
-    for part in meta.parts:
-        column = read_index(raw_dir, part)[:, 1]
-        if column.any():
-            explicit[part.name] = column
-
-    def decide(piece: Piece, documents: np.ndarray) -> np.ndarray:
-        held = rule(piece, documents)
-        if piece.part in explicit:  # what the corpus says itself comes first
-            own = explicit[piece.part][piece.first:piece.last]
-            held = np.where(own > 0, own == SPLITS.index("val"), held)
-        return held
-
-    return decide
+        held = _first(cfg, meta, results)
+    for n, encoded in enumerate(results):  # a split that the corpus itself names comes first
+        chunk = encoded.chunk
+        named = read_index(raw_dir, chunk.part)[chunk.first:chunk.last, 1]
+        held[n] = np.where(named > 0, named == SPLITS.index("val"), held[n])
+    return held
 
 
-def _by_hash(cfg: TokenizeConfig, raw_dir: Path,
-             results: Iterable[tuple[Piece, Encoded]]) -> Decide:
+def _by_hash(cfg: TokenizeConfig, raw_dir: Path, results: Sequence[Encoded]) -> list[np.ndarray]:
+    """The documents whose hash is below val_fraction; the lowest, if there is none."""
     assert cfg.val_fraction is not None
-    threshold = np.uint64(int(cfg.val_fraction * 2**64))
-    whole: dict[tuple[str, int], np.uint64] = {}
-
-    def draws(piece: Piece, documents: np.ndarray) -> np.ndarray:
-        drawn = draw(documents[:, 2].astype(np.uint64), cfg.split_seed)
-        part_end = int(documents[:, 1].sum()) + piece.start
-        if len(documents) == 1 and (not piece.opens or part_end < _document_end(raw_dir, piece)):
-            at = (piece.part, piece.first)
-            if at not in whole:
-                whole[at] = _hash_long(raw_dir, piece)
-            drawn = draw(np.array([whole[at]], np.uint64), cfg.split_seed)
-        return drawn
-
-    # A small corpus may have no document below the threshold: then the lowest is held out.
-    lowest, count = None, 0
-    for piece, encoded in results:
-        documents = encoded.documents()
-        drawn = draws(piece, documents)[documents[:, 1] > 0]
-        count += len(drawn) - (not piece.opens and int(documents[0, 1]) > 0)
-        if len(drawn) and (lowest is None or drawn.min() < lowest):
-            lowest = drawn.min()
-    if lowest is not None and lowest >= threshold:
+    threshold, lowest = np.uint64(int(cfg.val_fraction * 2**64)), np.uint64(2**64 - 1)
+    drawn, count = [], 0
+    long = {at: _hash_of_document(raw_dir, *at) for at in
+            {(e.chunk.part, e.chunk.first) for e in results if not e.chunk.opens}}
+    for encoded in results:
+        chunk, documents = encoded.chunk, encoded.documents()
+        hashes, filled = documents[:, 2], documents[:, 1] > 0
+        if (at := (chunk.part, chunk.first)) in long:
+            hashes = np.array([long[at]])
+        drawn.append(draw(hashes.astype(np.uint64), cfg.split_seed))
+        lowest = min(lowest, drawn[-1][filled].min(initial=lowest))
+        count += int(filled.sum()) - (not chunk.opens)
+    if lowest >= threshold:
         if count < 2:
             raise ConfigError("params.yaml: tokenize.split='hash' must have two documents or more "
                               "to choose from; use split: tail")
         threshold = lowest + np.uint64(1)
-    return lambda piece, documents: draws(piece, documents) < threshold
+    return [values < threshold for values in drawn]
 
 
-def draw(fingerprints: np.ndarray, seed: int) -> np.ndarray:
-    """(n,) uint64, uniform, from documents' fingerprints and a seed (splitmix64's finalizer)."""
+def draw(hashes: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) uint64, uniform, from hashes of documents and a seed (splitmix64's finalizer)."""
     step = (seed * 0x9E3779B97F4A7C15) % 2**64
     with np.errstate(over="ignore"):
-        z = fingerprints + np.uint64(step)
+        z = hashes + np.uint64(step)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))
 
 
-def _first(cfg: TokenizeConfig, meta: Meta) -> Decide:
+def _hash_of_document(raw_dir: Path, part: Part, document: int) -> int:
+    """63 bits of the sha256 of a document that is longer than a chunk."""
+    start, end = [0, *read_index(raw_dir, part)[:, 0].tolist()][document:document + 2]
+    left, digest = end - start, hashlib.sha256()
+    with (raw_dir / part.text).open("rb") as file:
+        file.seek(start)
+        while left:
+            digest.update(block := file.read(min(_BLOCK, left)))
+            left -= len(block)
+    return int.from_bytes(digest.digest()[:8], "big") >> 1
+
+
+def _first(cfg: TokenizeConfig, meta: Meta, results: Sequence[Encoded]) -> list[np.ndarray]:
     """The first documents: until they hold val_tokens, or val_fraction of the corpus's bytes."""
     limit = cfg.val_tokens or int(meta.bytes * (cfg.val_fraction or 0))
-    taken, open_side = 0, False
-
-    def decide(piece: Piece, documents: np.ndarray) -> np.ndarray:
-        nonlocal taken, open_side
-        ends = documents[:, 0]
-        tokens = np.diff(ends, prepend=0)
-        sizes = tokens if cfg.val_tokens else documents[:, 1]
-        before = taken + np.cumsum(sizes) - sizes
-        held = before < limit
-        if not piece.opens:  # the document began in an earlier piece, and its side is known
-            held[0] = open_side
+    held: list[np.ndarray] = []
+    taken = 0
+    for encoded in results:
+        documents = encoded.documents()
+        sizes = np.diff(documents[:, 0], prepend=0) if cfg.val_tokens else documents[:, 1]
+        side = taken + np.cumsum(sizes) - sizes < limit
+        if not encoded.chunk.opens:  # its document began in an earlier chunk, which decided
+            side[0] = held[-1][-1]
         taken += int(sizes.sum())
-        open_side = bool(held[-1])
-        return held
-
-    return decide
+        held.append(side)
+    return held
 
 
-def _tail(meta: Meta, cut: tuple[int, int]) -> Decide:
-    names = [part.name for part in meta.parts]
-
-    def decide(piece: Piece, documents: np.ndarray) -> np.ndarray:
-        side = (names.index(piece.part), piece.start) >= cut
-        return np.full(len(documents), side)
-
-    return decide
-
-
-def tail_cut(cfg: TokenizeConfig, raw_dir: Path, meta: Meta,
-             encode: Callable[[str], np.ndarray]) -> tuple[int, int] | None:
+def tail_boundary(cfg: TokenizeConfig, raw_dir: Path, meta: Meta) -> tuple[int, int] | None:
     """(part, byte) where `tail` begins: after int(characters * (1 - val_fraction)), or so that
     val_tokens follow. None for the other splits."""
     if cfg.split != "tail":
         return None
     if meta.masked:
-        raise ConfigError("params.yaml: tokenize.split='tail' must not cut documents with masked "
-                          "targets; use split: hash or first")
+        raise ConfigError("params.yaml: tokenize.split='tail' must not divide documents with "
+                          "masked targets; use split: hash or first")
     if cfg.val_fraction is None:
-        return _token_cut(cfg, raw_dir, meta, encode)
-    counts = [_characters(raw_dir / part.text) for part in meta.parts]
-    left = int(sum(counts) * (1 - cfg.val_fraction))
-    for number, count in enumerate(counts):
-        if left <= count:
-            return number, _byte_of(raw_dir / meta.parts[number].text, left)
-        left -= count
-    raise AssertionError("the cut lies within the text")
+        return len(meta.parts) - 1, _tail_of_tokens(cfg, raw_dir / meta.parts[-1].text)
+    total = sum(len(places) for _, places in _characters(raw_dir, meta))
+    left = int(total * (1 - cfg.val_fraction))
+    for part, places in _characters(raw_dir, meta):
+        if left < len(places):
+            return part, int(places[left])
+        left -= len(places)
+    raise AssertionError("the boundary lies within the text")
 
 
-def _token_cut(cfg: TokenizeConfig, raw_dir: Path, meta: Meta,
-               encode: Callable[[str], np.ndarray]) -> tuple[int, int]:
-    """Where a tail of at least val_tokens tokens begins, in the last part."""
-    tokens, last = int(cfg.val_tokens or 0), meta.parts[-1]
+def _characters(raw_dir: Path, meta: Meta) -> Iterator[tuple[int, np.ndarray]]:
+    """Block by block: the number of its part, and the bytes of it where characters begin."""
+    for number, part in enumerate(meta.parts):
+        with (raw_dir / part.text).open("rb") as file:
+            for start in range(0, part.bytes, _BLOCK):
+                yield number, start + character_places(file.read(_BLOCK))
+
+
+def _tail_of_tokens(cfg: TokenizeConfig, path: Path) -> int:
+    """The byte of a text from which on it has val_tokens tokens, or as few more as can be."""
+    tokens, end, char = cfg.val_tokens or 0, path.stat().st_size, cfg.encoding == "char"
+    encode = code_points if char else gpt2_tokenizer().encode
     size = max(1 << 20, 16 * tokens)  # more bytes than most texts need for so many tokens
     while True:
-        data = _tail_bytes(raw_dir / last.text, min(size, last.bytes))
-        ids = encode(data.decode("utf-8"))
+        with path.open("rb") as file:
+            file.seek(max(0, end - size))
+            text = file.read().decode("utf-8", "ignore")  # without half a character at its start
+        ids = encode(text)
         if len(ids) > tokens:
             break
-        if size >= last.bytes:
+        if size >= end:
             raise ConfigError(f"params.yaml: tokenize.val_tokens={tokens} must be less than the "
                               f"last part of the text holds ({len(ids)}); use val_fraction")
         size *= 2
-    kept = len(data) - int(_widths(cfg, ids[-tokens:]).sum())
-    # Encoded by itself, the tail may have a token less: a little more of the text, then.
-    while (count := len(encode(data[_whole(data, kept):].decode("utf-8")))) < tokens:
-        kept = max(0, kept - (tokens - count))
-    return len(meta.parts) - 1, last.bytes - len(data) + _whole(data, kept)
-
-
-def _tail_bytes(path: Path, size: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-size, os.SEEK_END)
-        data = file.read(size)
-    return data.lstrip(bytes(range(0x80, 0xC0)))  # of a character that begins before
-
-
-def _whole(data: bytes, position: int) -> int:
-    """The beginning of the character at a position."""
-    while position and position < len(data) and data[position] & 0xC0 == 0x80:
-        position -= 1
-    return position
-
-
-def _widths(cfg: TokenizeConfig, ids: np.ndarray) -> np.ndarray:
-    """Bytes of text of each token."""
-    if cfg.encoding == "char":
-        return utf8_widths(ids)
-    return gpt2_tokenizer().token_bytes()[ids]
-
-
-def _chunks(path: Path) -> Iterable[np.ndarray]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield np.frombuffer(chunk, np.uint8)
-
-
-def _characters(path: Path) -> int:
-    return sum(int(np.count_nonzero(chunk & 0xC0 != 0x80)) for chunk in _chunks(path))
-
-
-def _byte_of(path: Path, character: int) -> int:
-    done = 0
-    for chunk in _chunks(path):
-        starts = np.flatnonzero(chunk & 0xC0 != 0x80)
-        if character < len(starts):
-            return done + int(starts[character])
-        character -= len(starts)
-        done += len(chunk)
-    return done
-
-
-def _document_end(raw_dir: Path, piece: Piece) -> int:
-    return int(np.load(raw_dir / f"{piece.part}.npy", mmap_mode="r")[piece.first, 0])
-
-
-def _hash_long(raw_dir: Path, piece: Piece) -> np.uint64:
-    """The fingerprint of a whole document that is longer than a piece."""
-    ends = np.load(raw_dir / f"{piece.part}.npy", mmap_mode="r")[:, 0]
-    start = int(ends[piece.first - 1]) if piece.first else 0
-    digest = hashlib.sha256()
-    with (raw_dir / f"{piece.part}.txt").open("rb") as file:
-        while start < ends[piece.first]:
-            chunk = os.pread(file.fileno(), min(_CHUNK, int(ends[piece.first]) - start), start)
-            digest.update(chunk)
-            start += len(chunk)
-    return np.uint64(int.from_bytes(digest.digest()[:8], "big") >> 1)
+    last = tokens if char else len(gpt2_tokenizer().decode(ids[-tokens:]))
+    start = max(0, len(text) - last)
+    while start and (missing := tokens - len(encode(text[start:]))) > 0:
+        start = max(0, start - missing)  # encoded by itself the tail has fewer: begin earlier
+    return end - len(text[start:].encode("utf-8"))

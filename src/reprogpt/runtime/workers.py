@@ -1,4 +1,4 @@
-"""Running many small jobs in processes of this machine."""
+"""Worker processes: many small jobs on this machine, their results in order."""
 
 import multiprocessing
 import os
@@ -25,14 +25,14 @@ def worker_count(workers: int | str) -> int:
 
 
 class Processes:
-    """Spawned processes, started when there is something for them to do, ended with the block."""
+    """A pool of spawned processes, started at the first jobs and ended with the block."""
 
     def __init__(self, workers: int):
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        """``function`` of every item, in order; in this process when there is but one worker.
+        """``function`` of every item, in order; in this process if there is one worker or item.
 
         Items and results are pickled, so they are small: names and numbers, never text or tokens.
         Raises ValueError when one of the processes was killed.
@@ -43,12 +43,12 @@ class Processes:
         if self._pool is None:
             # spawn: the same on every system, and safe beside threads.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, _begin)
+            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker)
         try:
             yield from self._pool.map(function, items)
         except BrokenProcessPool:
             raise ValueError("a process that tokenizes was killed, perhaps because memory ran out; "
-                             "run the stage again, which goes on from the pieces that are "
+                             "run the stage again, which goes on from the chunks that are "
                              "finished, with a lower runtime.workers") from None
 
     def __enter__(self) -> Self:
@@ -60,13 +60,13 @@ class Processes:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """A new process is not to stop at Ctrl-C, which the first one sees to, nor to outlive it."""
+def _start_worker() -> None:
+    """Leaves Ctrl-C to the parent process, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _follow() -> None:
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

