@@ -48,6 +48,7 @@ def test_long_runs_have_tiktokens_ids(runs):
     assert gigatoken_ids(text.encode()).tolist() == oracle(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", ["a{}'ll", "1{}x", " {}", "!{}!"])
 def test_every_character_is_of_tiktokens_kind(around):
     """Letter, number, white space or other: in one of these places a difference shows. Those that

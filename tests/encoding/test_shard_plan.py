@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +90,16 @@ class KnownChunk:
 
     def documents(self) -> np.ndarray:
         return self.table
+
+
+def test_tracking_only_the_manifest_leaves_shards_in_the_cache(tmp_path):
+    folder = raw(tmp_path / "raw", [f"text number {n}, " * 60 for n in range(30)])
+    tokenize(config(val_fraction=0.1), folder, tmp_path / "a")
+    tokenize(config(val_fraction=0.1, track="manifest"), folder, tmp_path / "b")
+    assert list((tmp_path / "b").glob("*.bin")) == []
+    a, b = (TokenStream(tmp_path / f, "train", "full") for f in "ab")
+    assert np.array_equal(a.read(0, a.n_tokens), b.read(0, b.n_tokens))
+    path = b.shards[1].file(tmp_path / "b")
+    path.unlink()
+    with pytest.raises(ValueError, match="is in the manifest but not on the disk"):
+        TokenStream(tmp_path / "b", "train")

@@ -23,6 +23,7 @@ import numpy as np
 
 from reprogpt.data.raw_text import Meta, Part, read_index, read_spans
 from reprogpt.encoding.encoder import gigatoken_ids, tiktoken_ids
+from reprogpt.errors import ConfigError
 from reprogpt.storage.files import replacing
 from reprogpt.storage.paths import cache_dir
 from reprogpt.tokens.tokenizers import GPT2_EOT, CharTokenizer, code_points, gpt2_tokenizer
@@ -98,10 +99,8 @@ def chunks_of(raw_dir: Path, meta: Meta, boundary: tuple[int, int] | None = None
         document, start, opens = 0, 0, True
         while document < len(ends):
             stop = forced if start < forced else part.bytes
-            last = document + 1
-            if opens:  # as many whole documents as fit
-                fit = np.searchsorted(ends, min(start + chunk_bytes, stop), "right")
-                last = max(last, int(fit))
+            fit = int(np.searchsorted(ends, min(start + chunk_bytes, stop), "right"))
+            last = max(fit, document + 1) if opens else document + 1
             end = min(int(ends[last - 1]), stop)
             if end - start > 2 * chunk_bytes and not part.masked:
                 end = _next_break(raw_dir / part.text, start + chunk_bytes, end)
@@ -124,7 +123,7 @@ def _next_break(path: Path, start: int, end: int) -> int:
 
 
 def encode_chunk(settings: Settings, chunk: Chunk, again: bool = False) -> Encoded:
-    """The chunk's result, from the cache when it is there and not to be made ``again``."""
+    """The chunk's result: out of the cache, unless it is not there or is to be made ``again``."""
     data = read_chunk(settings.raw_dir, chunk)
     index = read_index(settings.raw_dir, chunk.part)[chunk.first:chunk.last, 0]
     ends = np.minimum(index, chunk.end) - chunk.start
@@ -154,10 +153,10 @@ def encode_chunk(settings: Settings, chunk: Chunk, again: bool = False) -> Encod
 
 def read_chunk(raw_dir: Path, chunk: Chunk, limit: int | None = None) -> bytes:
     """The text of a chunk, or no more than its first ``limit`` bytes."""
-    size = chunk.end - chunk.start if limit is None else min(limit, chunk.end - chunk.start)
+    size = chunk.end - chunk.start
     with (raw_dir / chunk.part.text).open("rb") as file:
         file.seek(chunk.start)
-        return file.read(size)
+        return file.read(min(size, limit or size))
 
 
 def _encode(settings: Settings, data: bytes, ends: np.ndarray,
@@ -183,13 +182,20 @@ def _encode(settings: Settings, data: bytes, ends: np.ndarray,
 
 def _encode_characters(settings: Settings, data: bytes,
                        ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same for encoder char: ids, or code points while there is no vocabulary."""
+    """The same for encoder char: ids, or code points while there is no vocabulary.
+
+    Raises ConfigError, naming it, for a character that the vocabulary lacks (tokenize.unknown).
+    """
     points = code_points(data.decode("utf-8"))
     ends = np.searchsorted(character_places(data), ends)
     if settings.characters is None:
         return points, np.diff(ends, prepend=0)
+    try:
+        ids = settings.characters.encode_points(points)
+    except ValueError as error:  # all characters of the training text are known
+        raise ConfigError(f"held-out text: {error}") from None
     known = np.concatenate(([0], np.cumsum(settings.characters.known(points))))
-    return settings.characters.encode_points(points), np.diff(known[ends], prepend=0)
+    return ids, np.diff(known[ends], prepend=0)
 
 
 def character_places(data: bytes) -> np.ndarray:

@@ -50,7 +50,7 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     settings = Settings(raw_dir, "char", "code points")
     if cfg.encoding == "gpt2":
         sample = (read_chunk(raw_dir, chunk, _SAMPLE_BYTES).decode("utf-8", "ignore").encode()
-                  for chunk in chunks[::-(-len(chunks) // _SAMPLES)])
+                  for chunk in chunks[::len(chunks) // _SAMPLES + 1])
         # A lone document that is divided in two needs no separator (and nanoGPT's has none).
         settings = Settings(raw_dir, choose_encoder(runtime.encoder if runtime else "auto", sample),
                             gpt2_tokenizer().fingerprint, not (boundary and meta.documents == 1))
@@ -67,10 +67,7 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         else:
             tokenizer = _char_tokenizer(cfg, settings, points, held)
             settings = replace(settings, characters=tokenizer, fingerprint=tokenizer.fingerprint)
-            try:
-                results = list(processes.map(partial(encode_chunk, settings), chunks))
-            except ValueError as error:  # all characters of the training text are known
-                raise ConfigError(f"held-out text: {error}") from None
+            results = list(processes.map(partial(encode_chunk, settings), chunks))
             dropped = sum(e.tokens for e in points) - sum(e.tokens for e in results)
         plans, totals = plan_shards(results, held, cfg.shard_tokens)
         if dropped:
