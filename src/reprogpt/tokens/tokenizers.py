@@ -146,15 +146,12 @@ class CharTokenizer:
 
         Raises ValueError, naming the character, when `unknown` is error.
         """
-        ids = np.searchsorted(self._points, points)
         known = self.known(points)
-        if not known.all():
-            if self.unknown == "error":
-                stranger = chr(int(points[~known][0]))
-                raise ValueError(f"the character {stranger!r} is not among the {self.n_vocab} of "
-                                 "the training text; remove it, or set tokenize.unknown: drop")
-            ids = ids[known]
-        return ids.astype(np.uint16)
+        if self.unknown == "error" and not known.all():
+            stranger = chr(int(points[~known][0]))
+            raise ValueError(f"the character {stranger!r} is not among the {self.n_vocab} of the "
+                             "training text; remove it, or set tokenize.unknown: drop")
+        return np.searchsorted(self._points, points[known]).astype(np.uint16)
 
     def known(self, points: np.ndarray) -> np.ndarray:
         """(n,) bool: which of these code points are in the vocabulary."""
@@ -164,8 +161,8 @@ class CharTokenizer:
         return "".join(self.characters[int(i)] for i in ids)
 
     def token_bytes(self) -> np.ndarray:
-        return np.array([len(c.encode("utf-8", "surrogatepass")) for c in self.characters],
-                        np.int64)
+        widths = [len(c.encode("utf-8", "surrogatepass")) for c in self.characters]
+        return np.array(widths, np.int64)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
