@@ -1,4 +1,4 @@
-"""docs/lectures.md promises files, names, presets and commands: each must be there."""
+"""docs/lectures.md covers both lectures, and its names exist; test_docs.py checks the rest."""
 
 import json
 import re
@@ -9,28 +9,16 @@ import torch
 
 from benchmarks import speed_ladder, switches
 from ladder.rungs import names as rungs
-from pipeline.preset import names, values_of
-from reprogpt.config import Config, read_yaml
-from reprogpt.config.yaml_file import flatten
+from pipeline.preset import values_of
+from reprogpt.config import Config
 from reprogpt.data.corpora import download
 from reprogpt.encoding.tokenize_corpus import tokenize
 from reprogpt.launch.run_dir import Paths, RunDir
 from tests.conftest import ROOT
 from tests.tiny_runs import train
 
-PAGES = ["docs/lectures.md", "docs/own-data.md", "ladder/README.md", "ladder/page.md"]
 LECTURES = (ROOT / "docs/lectures.md").read_text()
 SPANS = set(re.findall(r"`([^`\n]+)`", LECTURES))
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_to_a_file(page: str) -> None:
-    path = ROOT / page
-    links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
-    local = [link for link in links if not link.startswith("https://")]
-    assert local
-    for link in local:
-        assert (path.parent / link).exists(), link
 
 
 def test_every_preset_and_rung_is_there() -> None:
@@ -38,7 +26,6 @@ def test_every_preset_and_rung_is_there() -> None:
     named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
     assert named >= {"scaled-up", "gpt2-124m", "gpt2-124m-40b", "overfit-one-batch", "untied"}
     assert named >= set(rungs())
-    assert named <= {*names(ROOT / "presets"), *rungs()}
 
 
 def test_every_class_and_function_is_there() -> None:
@@ -50,25 +37,6 @@ def test_every_class_and_function_is_there() -> None:
         for part in name.split("."):
             defined = rf"(?m)^\s*(class|def) {part}\b|^{part} = "
             assert re.search(defined, sources), name
-
-
-def test_every_command_is_there() -> None:
-    for module in re.findall(r"python -m (pipeline\.\w+)", LECTURES):
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
-    for script in re.findall(r"python (benchmarks/\w+\.py)", LECTURES):
-        assert (ROOT / script).is_file(), script
-    params = flatten(read_yaml(ROOT / "presets/shakespeare.yaml"))
-    for plus, key in re.findall(r"-S (\+?)([a-z_.0-9]+)=", LECTURES):
-        assert (key in params) != bool(plus), key
-
-
-def test_every_param_is_there() -> None:
-    sections = Config.model_fields
-    dotted = [s.partition(":")[0] for s in SPANS if re.match(r"(train|model|runtime|sample)\.", s)]
-    assert len(dotted) > 8
-    for param in dotted:
-        section, _, key = param.partition(".")
-        assert key in sections[section].annotation.model_fields, param  # type: ignore[union-attr]
 
 
 def test_both_lectures_are_there_whole() -> None:
