@@ -1,3 +1,3 @@
 """reprogpt: GPT-2, and everything taught on the way to it, as reproducible experiments."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
