@@ -17,7 +17,5 @@ def adamw_step(p: Tensor, grad: Tensor, m: Tensor, v: Tensor, step: int, lr: flo
         m <- beta1 * m + (1 - beta1) * grad
         v <- beta2 * v + (1 - beta2) * grad^2
         p <- p - lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
-
-    Return new tensors; leave the arguments as they are.
     """
     raise NotImplementedError

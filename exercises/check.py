@@ -7,8 +7,8 @@ Exit code 0 only if what was asked for is right.
 
 import importlib
 import sys
+import traceback
 from types import ModuleType
-from typing import Any
 
 from pipeline.cli import one_line, require, stop
 
@@ -34,48 +34,37 @@ def verdict(name: str, module: ModuleType | None = None) -> str | None:
 
     ``module``: the learner's, exercises/NAME.py by default.
     """
+    file = f"exercises/{name}.py"
     try:
         JUDGES[name](module or importlib.import_module(f"exercises.{name}"))
     except Wrong as wrong:
         return str(wrong)
-    except SyntaxError as error:
-        return f"{error.msg} (line {error.lineno} of exercises/{name}.py)"
     except Exception as error:
-        return _raised(error, name, getattr(module, "__file__", f"exercises/{name}.py"))
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)
+                  if frame.f_code.co_filename.endswith(file)]
+        if not frames:  # the file has no such function, or it takes other arguments
+            return f"{type(error).__name__}: {error}"
+        code, line = frames[-1]
+        function = code.co_qualname.partition(".<locals>")[0]
+        if isinstance(error, NotImplementedError):
+            return f"{function} is not written yet; its docstring in {file} has the task"
+        return (f"{function} raises {type(error).__name__}: {str(error).partition(chr(10))[0]} "
+                f"(line {line} of {file})")
     return None
-
-
-def _raised(error: Exception, name: str, file: Any) -> str:
-    """What an exception in the learner's code says, and where it was raised."""
-    step, own = error.__traceback__, None
-    while step is not None:
-        if step.tb_frame.f_code.co_filename.endswith(str(file)):
-            own = step
-        step = step.tb_next
-    if own is None:  # it did not come so far: the function is not there, or takes other arguments
-        return f"{type(error).__name__}: {error}"
-    function = own.tb_frame.f_code.co_qualname.partition(".<locals>")[0]
-    if isinstance(error, NotImplementedError):
-        return f"{function} is not written yet; its docstring in exercises/{name}.py has the task"
-    return (f"{function} raises {type(error).__name__}: {str(error).partition(chr(10))[0]} "
-            f"(line {own.tb_lineno} of exercises/{name}.py)")
 
 
 def main() -> None:
     wanted = sys.argv[1] if len(sys.argv) == 2 else ""
-    names = list(JUDGES)
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
-        chosen = [names[int(wanted) - 1]]
-    elif wanted in names or wanted == "all":
-        chosen = names if wanted == "all" else [wanted]
-    else:
-        stop(f"N={wanted or '(nothing)'}: must be a number from 1 to {len(names)}, `all`, or a "
-             f"name: {', '.join(names)}; such as make exercise N=1", 2)
+    names = dict(enumerate(JUDGES, 1))
+    chosen = [n for n, name in names.items() if wanted in ("all", name, str(n))]
+    if not chosen:
+        stop(f"N={wanted} must be a number from 1 to {len(names)}, `all`, or one of "
+             f"{', '.join(JUDGES)}; such as make exercise N=1", 2)
     wrong = 0
-    for name in chosen:
-        message = verdict(name)
+    for n in chosen:
+        message = verdict(names[n])
         wrong += message is not None
-        print(f"{names.index(name) + 1:2} {name}: {'right' if message is None else message}")
+        print(f"{n:2} {names[n]}: {message or 'right'}", flush=True)
     if wanted == "all":
         print(f"{len(names) - wrong} of {len(names)} are right")
     sys.exit(wrong > 0)

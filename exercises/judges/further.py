@@ -1,5 +1,6 @@
 """Judges of exercises 12 and 14 to 16."""
 
+from math import inf
 from typing import Any
 
 import torch
@@ -7,8 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from exercises.judges.compare import Wrong, normal, same, values
-
-INF = float("inf")
 
 
 def judge_sampling(m: Any) -> None:
@@ -28,9 +27,9 @@ def judge_sampling(m: Any) -> None:
             "the removed logits are 0, which is a probability too; they must be -inf":
                 wanted.masked_fill(rank >= n, 0.0),
             "they come back sorted; each token must stay at its own place":
-                ranked.values.masked_fill(torch.arange(9) >= n, -INF),
-            f"one too many is kept; {last} is the last": logits.masked_fill(rank > n, -INF),
-            f"one too few is kept; {last} stays": logits.masked_fill(rank >= n - 1, -INF)})
+                ranked.values.masked_fill(torch.arange(9) >= n, -inf),
+            f"one too many is kept; {last} is the last": logits.masked_fill(rank > n, -inf),
+            f"one too few is kept; {last} stays": logits.masked_fill(rank >= n - 1, -inf)})
 
 
 def judge_adamw(m: Any) -> None:
@@ -38,16 +37,13 @@ def judge_adamw(m: Any) -> None:
     lr, b1, b2, eps, decay = 0.1, 0.9, 0.95, 1e-3, 0.2
     parameter = torch.nn.Parameter(normal(3, 4))
     optimizer = torch.optim.AdamW([parameter], lr, (b1, b2), eps, decay)
-    now = (parameter.detach().clone(), torch.zeros(3, 4), torch.zeros(3, 4))  # p, m, v
+    now: tuple[Any, ...] = (parameter.detach().clone(), torch.zeros(3, 4), torch.zeros(3, 4))
     for step in (1, 2, 3):
         grad = parameter.grad = normal(3, 4, seed=step)
         optimizer.step()
-        p, first, second = before = tuple(t.clone() for t in now)
-        found = values("adamw_step", m.adamw_step(now[0], grad, *now[1:], step, lr, b1, b2, eps,
-                                                  decay), 3)
-        for name, t, old in zip("pmv", now, before, strict=True):
-            if not torch.equal(t, old):
-                raise Wrong(f"adamw_step changes its argument {name}; return new tensors")
+        p, first, second = now
+        given = (t.clone() for t in (p, grad, first, second))  # which may be changed in place
+        now = values("adamw_step", m.adamw_step(*given, step, lr, b1, b2, eps, decay), 3)
 
         def variant(shrink: Tensor, l2: float = 0.0, c1: float = 1 - b1**step,
                     c2: float = 1 - b2**step, within: float = 0.0, p: Tensor = p,
@@ -57,18 +53,15 @@ def judge_adamw(m: Any) -> None:
             scale = (second / c2 + within).sqrt() + (0 if within else eps)
             return p - shrink - lr * first / c1 / scale
 
-        same(f"p after step {step}", found[0], parameter, mistakes={
+        same(f"p after step {step}", now[0], parameter, mistakes={
             "the decay is added to the gradient (Adam with L2); AdamW takes it off the parameter":
                 variant(0 * p, l2=decay),
-            "there is no weight decay": variant(0 * p),
             "the decay is not multiplied by lr": variant(decay * p),
             "the moments are not corrected for their start at 0: divide by 1 - beta^step":
                 variant(lr * decay * p, c1=1, c2=1),
             "eps is inside the square root; add it after": variant(lr * decay * p, within=eps)})
-        state = optimizer.state[parameter]
-        for name, t, key in (("m", found[1], "exp_avg"), ("v", found[2], "exp_avg_sq")):
-            same(f"{name} after step {step}", t, state[key])
-        now = found
+        for name, t, key in (("m", now[1], "exp_avg"), ("v", now[2], "exp_avg_sq")):
+            same(f"{name} after step {step}", t, optimizer.state[parameter][key])
 
 
 def judge_bpe(m: Any) -> None:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,18 +14,21 @@ from reprogpt.config.sections import TaskConfig
 from reprogpt.data import arithmetic
 from reprogpt.model.lecture1 import attention, averaging
 
+CAUSAL = torch.ones(6, 6, dtype=torch.bool).tril()
+
 
 def judge_averaging(m: Any) -> None:
     """Oracle: model/lecture1/averaging.py."""
     x = normal(2, 6, 3)
     sums, counts = x.cumsum(1), torch.arange(1.0, 7)[:, None]
     mistakes = {
-        "it attends to the future: it is the mean over all positions": _spread(x, 1),
+        "it attends to the future: it is the mean over all positions":
+            x.mean(1, keepdim=True).expand_as(x),
         "it is a sum; divide it by the number of positions, t + 1": sums,
         "it is divided by T everywhere; position t has t + 1 positions to average": sums / 6,
         "position t leaves itself out; t is included": (sums - x) / (counts - 1),
-        "the mean is over the wrong axis: the batch (dim 0), not time (dim 1)": _spread(x, 0),
-        "the mean is over the wrong axis: channels (dim 2), not time (dim 1)": _spread(x, 2),
+        "the mean is over the wrong axis: the batch (dim 0), not time (dim 1)":
+            x.mean(0, keepdim=True).expand_as(x),
         "the weights are normalized over the wrong axis: each row must sum to 1, not each column":
             _weights(torch.zeros(6, 6), dim=0) @ x}
     for f in (m.average_loop, m.average_product, m.average_softmax):
@@ -42,9 +46,7 @@ def judge_bigram(m: Any) -> None:
         "the sign is wrong: a loss is minus the log-probability": -loss,
         columns: F.cross_entropy(table.T[idx].mT, targets),
         "logits are no log-probabilities; a log_softmax over the last axis is missing":
-            -table[idx, targets].mean(),
-        "the softmax is over the wrong axis": -table.log_softmax(0)[idx, targets].mean(),
-        "idx and targets are swapped": F.cross_entropy(table[targets].mT, idx)})
+            -table[idx, targets].mean()})
     ring = torch.eye(5).roll(2, 1) * 1e4  # token i is followed by i + 2
     found = m.bigram_sample(ring, 1, 4, torch.Generator().manual_seed(0))
     same("bigram_sample(table, start=1, n=4, generator)", found, [1, 3, 0, 2, 4], mistakes={
@@ -69,21 +71,16 @@ def judge_head(m: Any) -> None:
     x, mine, own = normal(2, 6, 8), m.Head(8, 4), attention.Head(8, 4)
     _same_weights("Head(n_embd=8, size=4)", mine, own)
     mistakes = _attention_mistakes(own.query(x), own.key(x), own.value(x), 8)
-    same("Head(8, 4)(x)", mine(x), own(x, _triangle(6)), "BTC", mistakes,
+    same("Head(8, 4)(x)", mine(x), own(x, CAUSAL), "BTC", mistakes,
          partial(causal, "Head(8, 4)(x)", mine, x))
 
 
 def judge_heads(m: Any) -> None:
-    """Oracle: a loop over model/lecture1/attention.py's Head."""
-    x, mine, loop = normal(2, 6, 8), m.Heads(8, 2), [attention.Head(8, 4) for _ in range(2)]
-    _same_weights("Heads(n_embd=8, n_head=2)", mine,
-                  nn.ModuleDict({"c_attn": nn.Linear(8, 24, bias=False)}))
-    for i, part in enumerate(("query", "key", "value")):
-        for h, head in enumerate(loop):
-            first = 8 * i + 4 * h
-            getattr(head, part).weight.data = mine.c_attn.weight.data[first:first + 4]
-    wanted = torch.cat([head(x, _triangle(6)) for head in loop], -1)
-    parts = mine.c_attn(x).split(8, -1)
+    """Oracle: model/lecture1/attention.py's Heads, which its own test compares to a loop."""
+    cfg: Any = SimpleNamespace(n_embd=8, n_head=2)
+    x, mine, own = normal(2, 6, 8), m.Heads(8, 2), attention.Heads(cfg)
+    _same_weights("Heads(n_embd=8, n_head=2)", mine, own)
+    parts = own.c_attn(x).split(8, -1)
     q, k, v = (y.view(2, 6, 2, 4).transpose(1, 2) for y in parts)
     mistakes = {says: y.transpose(1, 2).reshape(2, 6, 8)
                 for says, y in _attention_mistakes(q, k, v, 8).items()}
@@ -92,7 +89,7 @@ def judge_heads(m: Any) -> None:
     q, k, v = (y.reshape(2, 2, 6, 4) for y in parts)
     mistakes["view(B, n_head, T, size) mixes positions and heads; view(B, T, n_head, size), then "
              "transpose(1, 2)"] = (_weights(q @ k.mT / 2) @ v).transpose(1, 2).reshape(2, 6, 8)
-    same("Heads(8, 2)(x)", mine(x), wanted, "BTC", mistakes,
+    same("Heads(8, 2)(x)", mine(x), own(x, CAUSAL), "BTC", mistakes,
          partial(causal, "Heads(8, 2)(x)", mine, x))
 
 
@@ -103,8 +100,7 @@ def judge_addition(m: Any) -> None:
     for p in problems:
         found, wanted = m.addition_line(p.a, p.b, 3), p.prompt + p.answer
         why = {p.prompt + p.answer[::-1]: ": the answer must be written backwards",
-               f"{p.a}+{p.b}={p.answer}": ": the operands need leading zeros",
-               p.prompt + str(p.a + p.b)[::-1]: ": the answer needs 4 digits"}.get(found, "")
+               f"{p.a}+{p.b}={p.answer}": ": the operands need leading zeros"}.get(found, "")
         if found != wanted:
             raise Wrong(f"addition_line({p.a}, {p.b}, 3) is {found!r}; it must be {wanted!r}{why}")
     ids = torch.tensor([["0123456789+=".index(c) for c in p.prompt + p.answer] for p in problems])
@@ -134,22 +130,14 @@ def _same_weights(what: str, mine: nn.Module, own: nn.Module) -> None:
         p.data = mine.get_parameter(name).data = normal(*p.shape, seed=i) / 3
 
 
-def _spread(x: Tensor, dim: int) -> Tensor:
-    return x.mean(dim, keepdim=True).expand_as(x)
-
-
-def _triangle(T: int) -> Tensor:
-    return torch.ones(T, T, dtype=torch.bool).tril()
-
-
 def _weights(scores: Tensor, dim: int = -1) -> Tensor:
-    return scores.masked_fill(~_triangle(scores.size(-1)), float("-inf")).softmax(dim)
+    return scores.masked_fill(~CAUSAL, float("-inf")).softmax(dim)
 
 
 def _attention_mistakes(q: Tensor, k: Tensor, v: Tensor, n_embd: int) -> dict[str, Tensor]:
     """What typical wrong heads return, given q, k, v (.., T, D)."""
     raw, D = q @ k.mT, q.size(-1)
-    scores, future = raw / D**0.5, ~_triangle(q.size(-2))
+    scores, future = raw / D**0.5, ~CAUSAL
     return {
         "it attends to the future: the scores are not masked": scores.softmax(-1) @ v,
         "the weights are masked with 0 after the softmax, so they do not sum to 1; mask the scores "

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exercises.check import JUDGES, verdict
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run
 
 SOLUTIONS = Path(__file__).parent / "solutions"
 NAMES = list(JUDGES)
@@ -90,7 +90,8 @@ WRONG = [
     ("sampling", "torch.full_like(logits, float(\"-inf\"))", "torch.zeros_like(logits)",
      "must be -inf"),
     ("sampling", "logits.topk(k)", "logits.topk(min(k + 1, 9))", "one too many"),
-    ("sampling", "before >= p", "before + probability > p", "one too few is kept; the token that reaches p"),
+    ("sampling", "before >= p", "before + probability > p",
+     "one too few is kept; the token that reaches p"),
     ("sampling", "torch.empty_like(logits).scatter(1, places, kept)", "kept", "come back sorted"),
     ("hellaswag", "* mask[:, 1:]", "* mask[:, :-1]", "the mask is not shifted"),
     ("hellaswag", "* mask[:, 1:]", "", "context and the padding are counted"),
@@ -100,8 +101,8 @@ WRONG = [
     ("adamw", "p = p - lr * weight_decay * p", "grad = grad + weight_decay * p", "Adam with L2"),
     ("adamw", "m / (1 - beta1**step), v / (1 - beta2**step)", "m, v", "not corrected"),
     ("adamw", "(v_hat.sqrt() + eps)", "(v_hat + eps).sqrt()", "inside the square root"),
-    ("adamw", "m = beta1 * m + (1 - beta1) * grad", "m.lerp_(grad, 1 - beta1)",
-     "changes its argument m"),
+    ("adamw", "p = p - lr * weight_decay * p", "p = p - weight_decay * p", "not multiplied by lr"),
+    ("adamw", "(1 - beta2) * grad**2", "(1 - beta2) * grad", "v after step 1 is|p after step 1 is"),
     ("bpe", "i += 2 if found else 1", "i += 1", r"merge\(\[1, 2, 3, 1, 2\]"),
     ("bpe", "        ids = merge(ids, pair, new)\n    return merges", "    return merges",
      "must return a dict"),
@@ -159,3 +160,36 @@ def test_a_stub_has_the_solutions_signature_and_a_task(name: str) -> None:
         assert getattr(stub, key).__doc__
         assert list(inspect.signature(getattr(stub, key)).parameters) == list(
             inspect.signature(value).parameters)
+
+
+def test_the_page_lists_every_exercise_in_its_order() -> None:
+    page = (ROOT / "exercises/README.md").read_text()
+    rows = re.findall(r"(?m)^\| (\d+) \| .*?\[(\w+)\.py\]\(\w+\.py\) .*`make exercise N=(\d+)`", page)
+    assert rows == [(str(n), name, str(n)) for n, name in enumerate(NAMES, 1)]
+    example = re.search(r"(?m)^     3 head: (.*)$", page)
+    unmasked = solution("head").replace('scores.masked_fill(future, float("-inf"))', "scores")
+    assert example and verdict("head", module("head", unmasked)) == example[1]
+
+
+def test_the_exit_code_is_0_only_if_all_are_right(checkout: Path) -> None:
+    def check(n: str) -> tuple[int, str]:
+        done = run("python", "-m", "exercises.check", n, cwd=checkout)
+        return done.returncode, done.stdout + done.stderr
+
+    folder = checkout / "exercises"
+    for name in NAMES:
+        (folder / f"{name}.py").write_text(solution(name))
+    code, said = check("all")
+    assert (code, said.splitlines()[-1]) == (0, "16 of 16 are right"), said
+    (folder / "heads.py").write_text("def f() -> None:\n    return )\n")
+    (folder / "bigram.py").write_text("def bigram_loss(table, idx, targets):\n"
+                                      "    raise NotImplementedError\n")
+    code, said = check("all")
+    assert (code, said.splitlines()[-1]) == (1, "14 of 16 are right")
+    assert " 2 bigram: bigram_loss is not written yet; its docstring in exercises/b" in said
+    assert re.search(r"(?m)^ 4 heads: SyntaxError: unmatched .*\(heads.py, line 2\)$", said)
+    assert check("3") == (0, " 3 head: right\n")
+    assert check("head") == (0, " 3 head: right\n")
+    code, said = check("17")
+    assert code == 2
+    assert "N=17 must be a number from 1 to 16" in said
