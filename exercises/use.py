@@ -22,6 +22,7 @@ from ladder.rungs import DVC_FILE, METRICS, TOKENS, params
 from pipeline import ROOT
 from pipeline.cli import Parser, one_line, stop
 from reprogpt.config import Config, ModelConfig
+from reprogpt.tokens.shards import TokenStream, read_manifest
 
 RUNGS = {"averaging": "average", "head": "head", "heads": "multihead"}
 """The rung that each of these exercises is a part of."""
@@ -48,7 +49,6 @@ def train(module: ModuleType, cfg: Config, tokens: Path) -> tuple[float, str]:
     from reprogpt.launch.run_dir import Paths, RunDir
     from reprogpt.model.lecture1 import models
     from reprogpt.runtime.distributed import process_group
-    from reprogpt.tokens.shards import TokenStream
     from reprogpt.tokens.tokenizers import load_tokenizer
     from reprogpt.training.trainer import Trainer
 
@@ -80,9 +80,9 @@ def main() -> None:
     torch.set_num_threads(1)  # a model as small is slower with two
     loss, text = train(importlib.import_module(f"exercises.{name}"), cfg, TOKENS)
     known = json.loads((METRICS / f"{RUNGS[name]}.json").read_text())
-    print(f"{text}\n\nrung {RUNGS[name]} with exercises/{name}.py: validation loss {loss:.3f} "
-          f"after {cfg.train.max_steps} steps; the library's own: {known['val_loss']:.3f} after "
-          f"{known['steps']}, on {known['corpus']}")
+    print(f"{text}\n\nrung {RUNGS[name]} with exercises/{name}.py: validation loss {loss:.3f} on "
+          f"{read_manifest(TOKENS).corpus['name']}; the library's own: {known['val_loss']:.3f} on "
+          f"{known['corpus']}")
 
 
 if __name__ == "__main__":

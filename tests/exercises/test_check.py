@@ -164,7 +164,7 @@ def test_a_stub_has_the_solutions_signature_and_a_task(name: str) -> None:
 
 def test_the_page_lists_every_exercise_in_its_order() -> None:
     page = (ROOT / "exercises/README.md").read_text()
-    rows = re.findall(r"(?m)^\| (\d+) \| .*?\[(\w+)\.py\]\(\w+\.py\) .*`make exercise N=(\d+)`", page)
+    rows = re.findall(r"(?m)^\| (\d+) \|.*?\[(\w+)\.py\]\(\2\.py\).*`make exercise N=(\d+)`", page)
     assert rows == [(str(n), name, str(n)) for n, name in enumerate(NAMES, 1)]
     example = re.search(r"(?m)^     3 head: (.*)$", page)
     unmasked = solution("head").replace('scores.masked_fill(future, float("-inf"))', "scores")
