@@ -22,7 +22,6 @@ from ladder.rungs import DVC_FILE, METRICS, TOKENS, params
 from pipeline import ROOT
 from pipeline.cli import Parser, one_line, stop
 from reprogpt.config import Config, ModelConfig
-from reprogpt.tokens.shards import TokenStream, read_manifest
 
 RUNGS = {"averaging": "average", "head": "head", "heads": "multihead"}
 """The rung that each of these exercises is a part of."""
@@ -49,6 +48,7 @@ def train(module: ModuleType, cfg: Config, tokens: Path) -> tuple[float, str]:
     from reprogpt.launch.run_dir import Paths, RunDir
     from reprogpt.model.lecture1 import models
     from reprogpt.runtime.distributed import process_group
+    from reprogpt.tokens.shards import TokenStream
     from reprogpt.tokens.tokenizers import load_tokenizer
     from reprogpt.training.trainer import Trainer
 
@@ -79,10 +79,10 @@ def main() -> None:
             sys.exit(code)  # dvc has said why
     torch.set_num_threads(1)  # a model as small is slower with two
     loss, text = train(importlib.import_module(f"exercises.{name}"), cfg, TOKENS)
+    corpus = json.loads((TOKENS / "manifest.json").read_text())["corpus"]
     known = json.loads((METRICS / f"{RUNGS[name]}.json").read_text())
     print(f"{text}\n\nrung {RUNGS[name]} with exercises/{name}.py: validation loss {loss:.3f} on "
-          f"{read_manifest(TOKENS).corpus['name']}; the library's own: {known['val_loss']:.3f} on "
-          f"{known['corpus']}")
+          f"{corpus['name']}; the library's own: {known['val_loss']:.3f} on {known['corpus']}")
 
 
 if __name__ == "__main__":
