@@ -171,6 +171,7 @@ def test_the_page_lists_every_exercise_in_its_order() -> None:
     assert example and verdict("head", module("head", unmasked)) == example[1]
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_0_only_if_all_are_right(checkout: Path) -> None:
     def check(n: str) -> tuple[int, str]:
         done = run("python", "-m", "exercises.check", n, cwd=checkout)
