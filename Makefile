@@ -2,12 +2,13 @@
 # make test       the tests                make check     lint, types and tests
 # make preset NAME=gpt2-124m               make plots     dvc_plots/index.html
 # make bench      side-by-side speed       make setup     only the environment
+# make exercise N=1                       a function to write, judged: exercises/README.md
 # Each target first sets up what it needs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup repro test lint check preset bench plots constraints
+.PHONY: setup repro test lint check preset exercise bench plots constraints
 
 # dvc and torchrun start `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -58,6 +59,10 @@ check: lint test
 
 preset: .venv/.runtime
 	@python -m pipeline.preset $(NAME)
+
+# N: a number, a name or all (exercises/README.md).
+exercise: .venv/.dev
+	@python -m exercises.check $(N)
 
 # With PARQUET=file.parquet (column `text`) also tokenizing.
 bench: .venv/.dev

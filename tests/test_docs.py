@@ -13,8 +13,9 @@ from reprogpt.config import Config, read_yaml
 from reprogpt.config.yaml_file import flatten
 from tests.conftest import ROOT
 
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "ladder/README.md",
-         "ladder/page.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md",
+         "exercises/README.md", "ladder/README.md", "ladder/page.md",
+         *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 TEXT = {page: (ROOT / page).read_text() for page in PAGES}
 OUTS = ("data/", "metrics/", "models/", "runs/")
 """Folders that the stages write."""
