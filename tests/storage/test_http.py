@@ -12,7 +12,7 @@ import pytest
 
 from reprogpt.errors import ConfigError
 from reprogpt.storage import http
-from reprogpt.storage.fetch import Mirrored, Url, fetch
+from reprogpt.storage.fetch import Mirrored, fetch, web
 from reprogpt.storage.http import TransferError, download_url, retried
 from tests.storage.conftest import DATA, url
 
@@ -90,10 +90,10 @@ def odd():
 def test_headers_that_no_parser_takes_are_that_servers_failure(odd, server, tmp_path, answer):
     code, headers, body = answer
     odd.answer = (code, {k: v.encode().decode("latin-1") for k, v in headers.items()}, body)
-    file = Mirrored("x", hashlib.sha256(DATA).hexdigest(), (Url(odd.url), Url(url(server))))
+    file = Mirrored("x", hashlib.sha256(DATA).hexdigest(), (web(odd.url), web(url(server))))
     assert fetch(file).read_bytes() == DATA
     with pytest.raises(TransferError) as caught:
-        fetch(Mirrored("y", "0" * 64, (Url(odd.url),)))
+        fetch(Mirrored("y", "0" * 64, (web(odd.url),)))
     assert str(caught.value).isprintable()
 
 

