@@ -49,7 +49,7 @@ def measure(rung: str, cfg: Config, paths: Paths) -> None:
     trained = json.loads(Path(paths.json).read_text())
     Path(paths.json).unlink()  # its figures go into metrics/RUNG.json
     with process_group(cfg.runtime.device, cfg.runtime.timeout) as process:
-        model, model_cfg = load_model(paths.model, process.device)
+        model, model_cfg = load_model(Path(paths.model), process.device)
         tokenizer = load_tokenizer(Path(paths.model))
         found = validation_loss(model, TokenStream(TOKENS, "val"), tokenizer.token_bytes(), process,
                                 val_tokens=cfg.evaluate.val_tokens,

@@ -16,7 +16,7 @@ def short_timeout(monkeypatch):
 
 
 def remote(server):
-    return open_remote(url(server), len(DATA))
+    return open_remote(url(server), len(DATA), {})
 
 
 def test_it_reads_like_a_local_file(server, monkeypatch):
@@ -60,7 +60,7 @@ def test_a_file_that_changes_is_refused(server, monkeypatch):
     with pytest.raises(TransferError, match="changed while it was read"):
         file.read()
     with pytest.raises(TransferError, match="changed while it was read"):
-        open_remote(url(server), len(DATA) + 1).read()
+        open_remote(url(server), len(DATA) + 1, {}).read()
 
 
 def test_another_range_than_asked_for_is_refused(server):

@@ -7,19 +7,17 @@ A corpus is a folder of `meta.json` and parts of some 64 MB. A part is up to thr
   2 val);
 - `part_000000.spans.npy`, only in a corpus with masked targets: (spans, 3) int64: the document's
   number in this part, and the characters [start, end) of it that count as targets.
-
-So a worker reads the bytes of its own documents alone, and no text is sent between processes.
 """
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from reprogpt.storage.files import replacing, write_json
 
@@ -46,12 +44,13 @@ class Document:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the raw text, as meta.json lists it; ``sha256`` is that of its text."""
+    """One part of the raw text, as meta.json lists it."""
 
     name: str
     documents: int
     bytes: int
     sha256: str
+    """Of its text."""
     masked: bool = False
 
     @property
@@ -79,6 +78,7 @@ class Meta:
     revision: str
     parts: tuple[Part, ...]
     extra: dict[str, Any] = field(default_factory=dict)
+    version: Literal[1] = 1
 
     @property
     def documents(self) -> int:
@@ -96,28 +96,21 @@ class Meta:
 def write_meta(folder: Path, meta: Meta) -> None:
     """Writes meta.json, last of all, since it says that the parts are complete."""
     sums = {"documents": meta.documents, "bytes": meta.bytes}
-    write_json(folder / META, {"version": 1, **asdict(meta), **sums})
+    write_json(folder / META, {"version": 1, **asdict(meta), **sums})  # version first
 
 
 def read_meta(folder: Path) -> Meta:
-    """Reads meta.json. Raises ValueError when it is missing, damaged, or a part's size differs."""
-    path = Path(folder) / META
+    """Raises ValueError when meta.json is missing or damaged, or a part's size differs."""
+    path = folder / META
     try:
-        values = json.loads(path.read_bytes())
-        if values["version"] != 1:
-            raise ValueError("another version")
-        parts = tuple(Part(**part) for part in values["parts"])
-        for part in parts:
-            if [type(value) for value in astuple(part)] != [str, int, int, str, bool]:
-                raise TypeError(f"{part} has fields of other types")
-        meta = Meta(values["corpus"], values["revision"], parts, values["extra"])
+        meta = TypeAdapter(Meta).validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run the stage download") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no raw corpus ({error}); run the stage download "
-                         "again") from None
-    for part in parts:
-        file = Path(folder) / part.text
+    except ValidationError as error:
+        raise ValueError(f"{path}: is no raw corpus ({error.errors()[0]['msg']}); run the stage "
+                         "download again") from None
+    for part in meta.parts:
+        file = folder / part.text
         if not file.is_file() or file.stat().st_size != part.bytes:
             raise ValueError(f"{file}: must have {part.bytes} bytes; run the stage download again")
     return meta
@@ -127,7 +120,7 @@ def write_part(folder: Path, name: str, documents: Iterator[Document],
                limit: int | None = None) -> Part | None:
     """Writes documents as one part, up to the one that makes it ``limit`` bytes or more.
 
-    Returns None, and writes nothing, if there are no documents.
+    None, and no file, if there are no documents.
     """
     first = next(documents, None)
     if first is None:
@@ -162,18 +155,12 @@ def _save(path: Path, rows: list) -> None:
 
 
 def read_index(folder: Path, part: Part) -> np.ndarray:
-    """(documents, 2) int64: end byte and split of each document of a part.
-
-    Raises ValueError, naming the file, for one that is damaged or gone.
-    """
+    """(documents, 2) int64: end byte and split of each document of a part. Raises ValueError."""
     return _load(folder / part.index, 2)
 
 
 def read_spans(folder: Path, part: Part) -> np.ndarray | None:
-    """(spans, 3) int64: document, start and end character; None when the part has no mask.
-
-    Raises ValueError, naming the file, for one that is damaged or gone.
-    """
+    """(spans, 3) int64: document, start and end character; None for no mask. Raises ValueError."""
     return _load(folder / part.spans, 3) if part.masked else None
 
 
@@ -183,7 +170,7 @@ def _load(path: Path, columns: int) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: is damaged or gone ({error}); run the stage download "
                          "again") from None
-    if array.dtype != np.int64 or array.ndim != 2 or array.shape[1] != columns:
+    if array.dtype != np.int64 or array.shape != (len(array), columns):
         raise ValueError(f"{path}: is damaged; run the stage download again")
     return array
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,6 @@ from reprogpt.formats.gpt2_names import (
 )
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
-from reprogpt.storage.files import sync_folder
 from reprogpt.tokens.tokenizers import load_tokenizer
 
 _VOCAB_ROWS = re.compile(r"(wte|lm_head|value_embeds\.\d+)\.weight$")
@@ -50,62 +50,59 @@ class Weights:
     """Where it was read from, for messages."""
 
 
-def save_model(dir: str | Path, model: nn.Module, model_cfg: ModelConfig,
-               tokenizer_dir: str | Path | None) -> None:
-    """Writes a model directory, whole or not at all.
+def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
+               tokenizer_dir: Path | None) -> None:
+    """Writes a model directory, whole or not at all. The same weights give the same bytes.
 
     ``model`` is the unwrapped network (no DDP, no torch.compile) and has a ``vocab_size``;
-    ``tokenizer_dir`` holds a saved tokenizer, or is None for a model without one. The same weights
-    give the same bytes. An existing directory is replaced, never written into: its files may be
-    hard links into DVC's cache.
+    ``tokenizer_dir`` holds a saved tokenizer, or is None for a model without one. An existing
+    directory is replaced, never written into: its files may be hard links into DVC's cache.
     """
-    final = Path(dir)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    building = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        new.mkdir()
         if tokenizer_dir is not None:
-            load_tokenizer(Path(tokenizer_dir))  # raises if there is none
-            for file in Path(tokenizer_dir).iterdir():  # it may be a whole model directory
+            load_tokenizer(tokenizer_dir)  # raises if there is none
+            for file in tokenizer_dir.iterdir():  # it may be a whole model directory
                 if (file.suffix in (".json", ".txt") and "safetensors" not in file.name
                         and not file.name.startswith(".")):
-                    shutil.copyfile(file, building / file.name)
+                    shutil.copyfile(file, new / file.name)
         vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
-        config = to_config(model_cfg, vocab_size)
-        (building / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file(_to_tensors(model, model_cfg, vocab_size), building / "model.safetensors",
+        config = json.dumps(to_config(cfg, vocab_size), indent=2)
+        (new / "config.json").write_text(config + "\n")
+        tensors = {}
+        for name, p in _state(model).items():
+            rows = vocab_size if _VOCAB_ROWS.search(name) else None
+            tensors[name] = p.detach()[:rows].to("cpu", torch.float32).contiguous()
+        save_file(to_gpt2(tensors, cfg.bias) if is_gpt2(cfg) else tensors,
+                  new / "model.safetensors",
                   metadata={"format": "pt"})  # transformers refuses a file without it
-        for file in building.iterdir():
+        for file in new.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-        _replace(building, final)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if folder.exists():  # a rename cannot replace a directory that is not empty
+            folder.rename(old)
+        new.rename(folder)
 
 
-def load_model(dir: str | Path, device: str | torch.device = "cpu",
-               block_size: int | None = None) -> tuple[GPT, ModelConfig]:
+def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[GPT, ModelConfig]:
     """The model in a directory, ours or any GPT-2: on ``device``, float32, eval mode; its config.
 
-    ``block_size`` shortens the context to the first positions. Raises ValueError.
+    Raises ValueError.
     """
-    weights = read_weights(dir)
-    cfg = weights.cfg
-    if block_size is not None:
-        cfg = cfg.model_copy(update={"block_size": block_size})
-    model = build_model(cfg, weights.vocab_size)
+    weights = read_weights(folder)
+    model = build_model(weights.cfg, weights.vocab_size)
     load_weights(model, weights)
-    return model.to(device).eval(), cfg
+    return model.to(device).eval(), weights.cfg
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
+def load_weights(model: nn.Module, source: Weights | Path) -> None:
     """Copies weights into a model that is already built, say from params.yaml.
 
     The model may have a shorter block_size; padding rows of the vocabulary become 0. Raises
-    ValueError, one line, where the configs differ or the tensors are not those of their config,
-    or have values that are nan or infinite.
+    ValueError, one line, where configs or shapes differ, or a value is nan or infinite.
     """
     weights = source if isinstance(source, Weights) else read_weights(source)
     check_shape(model.cfg, weights.cfg, weights.source)  # type: ignore[arg-type]
@@ -115,12 +112,11 @@ def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
                          f"{weights.source} has {weights.vocab_size}; use the encoding it was "
                          "trained with")
     state = _state(model)
-    shapes = {name: tuple(p.shape) for name, p in state.items()}
-    for name, shape in shapes.items():  # as in the file: no padding, all positions
-        if _VOCAB_ROWS.search(name):
-            shapes[name] = (vocab_size, *shape[1:])
-        elif name == "wpe.weight":
-            shapes[name] = (weights.cfg.block_size, *shape[1:])
+    shapes = {}
+    for name, p in state.items():  # as in the file: no padding, all positions
+        rows = (vocab_size if _VOCAB_ROWS.search(name) else
+                weights.cfg.block_size if name == "wpe.weight" else len(p))
+        shapes[name] = (rows, *p.shape[1:])
     for name in sorted(shapes.keys() | weights.tensors.keys()):
         found = tuple(weights.tensors[name].shape) if name in weights.tensors else "absent"
         wanted = shapes.get(name, "absent")
@@ -132,20 +128,16 @@ def load_weights(model: nn.Module, source: Weights | str | Path) -> None:
         if not tensor.isfinite().all():
             raise ValueError(f"{weights.source}: {name} in its safetensors has values that are nan "
                              "or infinite; train it again with a lower train.lr, or fetch it again")
-        if p.shape == tensor.shape:
-            p.copy_(tensor)
-        else:
-            rows = min(len(p), len(tensor))
-            p.zero_()
-            p[:rows].copy_(tensor[:rows])
+        rows = min(len(p), len(tensor))
+        p[:rows].copy_(tensor[:rows])
+        p[rows:] = 0
 
 
-def read_weights(path: str | Path) -> Weights:
+def read_weights(path: Path) -> Weights:
     """The tensors of a model directory by our names, ours or any GPT-2.
 
     Raises ValueError (one line) for what is not there, not safetensors, or not a GPT-2.
     """
-    path = Path(path)
     config, cfg = read_config(path)
     tensors = _read_safetensors(path)
     if config.get("model_type") != OWN_TYPE:
@@ -195,16 +187,6 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
             **{name: buffer for name, buffer in model.named_buffers() if name in saved}}
 
 
-def _to_tensors(model: nn.Module, cfg: ModelConfig, vocab_size: int) -> dict[str, Tensor]:
-    tensors = {}
-    for name, p in _state(model).items():
-        tensor = p.detach().to("cpu", torch.float32)
-        if _VOCAB_ROWS.search(name):
-            tensor = tensor[:vocab_size]
-        tensors[name] = tensor.contiguous()
-    return to_gpt2(tensors, cfg.bias) if is_gpt2(cfg) else tensors
-
-
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     single, index = path / "model.safetensors", path / "model.safetensors.index.json"
     if not single.is_file() and not index.is_file():
@@ -219,14 +201,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: its safetensors are damaged or incomplete ({error}); make or "
                          "fetch the model again") from None
-
-
-def _replace(building: Path, final: Path) -> None:
-    """Renames ``building`` to ``final``. The old directory is moved aside first, since a rename
-    cannot replace a directory that is not empty."""
-    aside = building.with_name(building.name + ".old")
-    if final.exists():
-        final.rename(aside)
-    building.rename(final)
-    shutil.rmtree(aside, ignore_errors=True)
-    sync_folder(final.parent)

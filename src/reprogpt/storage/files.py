@@ -73,12 +73,3 @@ def make_empty(folder: Path) -> None:
     if folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Syncs the directory entry to disk, so that renames in it survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -33,8 +33,8 @@ class TransferError(OSError):
 def retried(call: Callable[[], T], what: str = "") -> T:
     """The result of ``call()``, called again with exponential back-off while its failures may pass.
 
-    Such failures are the status codes in RETRIED, network errors and short answers. Raises
-    TransferError for any other failure, and after ATTEMPTS attempts. ``what`` names the transfer.
+    Raises TransferError for a failure that does not pass, and after ATTEMPTS attempts. ``what``
+    names the transfer.
     """
     prefix = f"{what}: " if what else ""
     for attempt in range(1, ATTEMPTS + 1):
@@ -90,10 +90,18 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_Redirects)
 
 
-def open_url(url: str, headers: Mapping[str, str], timeout: float) -> http.client.HTTPResponse:
-    """Sends a GET request. Raises what urllib raises."""
+def open_url(url: str, headers: Mapping[str, str], timeout: float,
+             start: int = 0) -> http.client.HTTPResponse:
+    """The answer to a GET request. Raises what urllib raises.
+
+    Raises OSError for a range of the file that does not begin at byte ``start``.
+    """
     request = urllib.request.Request(url, headers={"User-Agent": "reprogpt", **headers})  # noqa: S310
     answer: http.client.HTTPResponse = _OPENER.open(request, timeout=timeout)
+    sent = answer.headers.get("Content-Range", "")
+    if answer.status == 206 and not sent.startswith(f"bytes {start}-"):
+        answer.close()
+        raise OSError("the server sent another range than it was asked for")
     return answer
 
 
@@ -103,35 +111,36 @@ def download_url(url: str, target: Path) -> None:
     The entity tag is kept beside the partial file. When the file has changed on the server, the
     download starts over. A server that cannot be reached is not retried. Raises TransferError.
     """
-    retried(lambda: _transfer(url, target))
-    _tag_file(target).unlink(missing_ok=True)
+    tag_file = target.with_name(target.name + ".etag")
+    retried(lambda: _transfer(url, target, tag_file))
+    tag_file.unlink(missing_ok=True)
 
 
-def _transfer(url: str, target: Path) -> None:
+def _transfer(url: str, target: Path, tag_file: Path) -> None:
     have = target.stat().st_size if target.is_file() else 0
-    tag = _tag_file(target).read_text() if have and _tag_file(target).is_file() else ""
+    tag = tag_file.read_text() if have and tag_file.is_file() else ""
     headers = {"Range": f"bytes={have}-", "If-Range": tag} if tag else {}
     try:
-        answer = open_url(url, headers, CONNECT_SECONDS)
+        answer = open_url(url, headers, CONNECT_SECONDS, have)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not tag:
             raise
         target.unlink()  # the partial file is as long as the whole one: start over
-        return _transfer(url, target)
+        return _transfer(url, target, tag_file)
     except urllib.error.URLError as error:
         raise TransferError(f"cannot be reached ({error.reason})") from None
     with answer:
-        _set_timeout(answer, STALL_SECONDS)
+        # urllib has no public way to change the timeout of an open connection.
+        connection = getattr(getattr(answer.fp, "raw", None), "_sock", None)
+        if connection is not None:
+            connection.settimeout(STALL_SECONDS)
         start = have if answer.status == 206 else 0
-        if start and not is_range(answer, start):
-            target.unlink()
-            raise OSError("the server sent another range than it was asked for")
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
         etag = answer.headers.get("ETag", "")
         # If-Range needs a strong tag. Without one, a broken transfer starts over.
         if etag and not etag.startswith("W/"):
-            _tag_file(target).write_text(etag)
+            tag_file.write_text(etag)
         bar = tqdm(desc=target.name, total=total, initial=start, unit="B", unit_scale=True,
                    delay=1)
         with target.open("ab" if start else "wb") as out, bar:
@@ -141,19 +150,3 @@ def _transfer(url: str, target: Path) -> None:
     if total is not None and target.stat().st_size != total:
         raise http.client.IncompleteRead(b"", total - target.stat().st_size)
     return None
-
-
-def is_range(answer: http.client.HTTPResponse, start: int) -> bool:
-    """Whether an answer of status 206 begins at the byte that was asked for."""
-    return answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-
-
-def _set_timeout(answer: http.client.HTTPResponse, seconds: float) -> None:
-    """Changes the timeout of an open connection, which urllib has no public way to."""
-    connection = getattr(getattr(answer.fp, "raw", None), "_sock", None)
-    if connection is not None:
-        connection.settimeout(seconds)
-
-
-def _tag_file(target: Path) -> Path:
-    return target.with_name(target.name + ".etag")
