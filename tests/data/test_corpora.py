@@ -6,7 +6,7 @@ import pytest
 
 from reprogpt.config import DownloadConfig, TokenizeConfig
 from reprogpt.data import corpora
-from reprogpt.data.corpora import Corpus, download
+from reprogpt.data.corpora import download
 from reprogpt.data.raw_text import Document, read_meta
 from reprogpt.encoding.tokenize_corpus import tokenize
 from reprogpt.errors import ConfigError
@@ -116,7 +116,7 @@ def test_generated_corpora_with_masks_and_splits(tmp_path, monkeypatch):
     documents = [Document("1+1=2\n", ((4, 6),), "train"), Document("2+2=4\n", ((4, 6),), "val")]
 
     def sums(cfg):
-        return Corpus("sums 1", [corpora.whole("sums", "sums 1", lambda: documents)])
+        return "sums 1", [corpora.whole("sums", "sums 1", lambda: documents)]
 
     monkeypatch.setitem(corpora.CORPORA, "addition", sums)
     for folder in ("a", "b"):  # made, then from the cache

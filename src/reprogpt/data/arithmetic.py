@@ -1,12 +1,12 @@
 """Generated arithmetic: problems with right answers, the corpora `addition` and `calculator`.
 
 Everything follows from section download.task: the same problems on every machine. A problem and
-the one with its operands swapped are both for training or both for testing. corpora.py makes a
-corpus of them; evaluation/arithmetic_accuracy.py counts how many a model solves.
+the one with its operands swapped are both for training or both for testing.
 """
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -138,11 +138,10 @@ def longest(task: str, cfg: TaskConfig) -> int:
 
 def parse(prompt: str) -> tuple[int, int, str]:
     """a, b and the operator of a prompt such as ``-12*7=``. Raises ValueError for other text."""
-    body = prompt.removesuffix("=")
-    place = next((i for i, c in enumerate(body) if i and c in "+-*/"), None)
-    if place is None:
+    found = re.fullmatch(r"(-?\d+)([-+*/])(-?\d+)=", prompt)
+    if found is None:
         raise ValueError(f"{prompt!r} is no problem")
-    return int(body[:place]), int(body[place + 1:]), body[place]
+    return int(found[1]), int(found[3]), found[2]
 
 
 def carries(a: int, b: int) -> int:

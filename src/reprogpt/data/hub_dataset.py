@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face Hub, pinned to a commit, as sources of documents.
 
-The library `datasets` says which files make up a split of a configuration; they are read by the
-same readers as local files. Whole files are downloaded by huggingface_hub (resumed, verified
-against the Hub's checksum); where only a first part is wanted, they are read in ranges.
+The library `datasets` says which files make up a split. Whole files are downloaded by
+huggingface_hub and verified; where only a first part is wanted, they are read in ranges.
 """
 
 import hashlib
@@ -36,12 +35,6 @@ class HubFile:
     size: int
     checksum: str
     """sha256 of the content (a file in LFS), or `blob ` and git's own sha1 of it."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the files of this commit are downloaded to."""
-        return (cache_dir() / "hub" / self.repo.replace("/", "--")
-                / self.revision.replace("/", "--"))
 
 
 def hub_sources(hub: HubConfig, partial: bool) -> tuple[str, list[Source]]:
@@ -91,7 +84,9 @@ def _files_of(hub: HubConfig) -> list[HubFile]:
             hub.id, None if f == "." else f, revision=unquote(r), repo_type="dataset")),
             f"data set {hub.id}")
         known |= {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
-    return [_hub_file(hub.id, unquote(revision), known[path]) for revision, _, path in split]
+    return [HubFile(hub.id, unquote(revision), path, known[path].size,
+                    known[path].lfs.sha256 if known[path].lfs else f"blob {known[path].blob_id}")
+            for revision, _, path in split]
 
 
 def _check_reachable() -> None:
@@ -106,11 +101,6 @@ def _check_reachable() -> None:
         reason = getattr(error, "reason", error)
         raise TransferError(f"the Hub ({constants.ENDPOINT}) cannot be reached ({reason}); check "
                             "the network, or choose a download.corpus that needs no Hub") from None
-
-
-def _hub_file(repo: str, revision: str, entry: Any) -> HubFile:
-    checksum = entry.lfs.sha256 if entry.lfs else f"blob {entry.blob_id}"
-    return HubFile(repo, revision, entry.path, entry.size, checksum)
 
 
 def _addresses(hub: HubConfig) -> list[str]:
@@ -143,11 +133,12 @@ def _downloaded(file: HubFile) -> Path:
     """The path of the whole file, downloaded and verified."""
     from huggingface_hub import hf_hub_download
 
-    for again in (False, True):
-        path = Path(retried(lambda again=again: hf_hub_download(  # type: ignore[misc]
-            file.repo, file.path, repo_type="dataset", revision=file.revision,
-            local_dir=file.folder, force_download=again), file.path))
-        if path.stat().st_size == file.size and checksum_of(path, file.checksum) == file.checksum:
+    folder = cache_dir() / "hub" / file.repo.replace("/", "--") / file.revision.replace("/", "--")
+    for _ in range(2):
+        path = Path(retried(lambda: hf_hub_download(
+            file.repo, file.path, repo_type="dataset", revision=file.revision, local_dir=folder),
+            file.path))
+        if _is_whole(path, file):
             return path
         path.unlink()  # two versions joined, or bytes lost: from the beginning, once
     raise TransferError(f"{file.path}: the server's bytes are not those of commit "
@@ -155,10 +146,9 @@ def _downloaded(file: HubFile) -> Path:
                         "download.hub.revision, or try later")
 
 
-def checksum_of(path: Path, like: str) -> str:
-    """The checksum of a file in the form of ``like``: sha256, or git's of a blob."""
-    if not like.startswith("blob "):
-        return sha256_of(path)
+def _is_whole(path: Path, file: HubFile) -> bool:
+    if not file.checksum.startswith("blob "):
+        return sha256_of(path) == file.checksum
     data = path.read_bytes()  # outside of LFS a file of the Hub has at most 10 MB
     digest = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-    return f"blob {digest.hexdigest()}"
+    return file.checksum == f"blob {digest.hexdigest()}"

@@ -96,7 +96,7 @@ class Meta:
 def write_meta(folder: Path, meta: Meta) -> None:
     """Writes meta.json, last of all, since it says that the parts are complete."""
     sums = {"documents": meta.documents, "bytes": meta.bytes}
-    write_json(folder / META, {"version": 1, **asdict(meta), **sums})  # version first
+    write_json(folder / META, asdict(meta) | sums)
 
 
 def read_meta(folder: Path) -> Meta:
@@ -170,7 +170,7 @@ def _load(path: Path, columns: int) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: is damaged or gone ({error}); run the stage download "
                          "again") from None
-    if array.dtype != np.int64 or array.shape != (len(array), columns):
+    if array.dtype != np.int64 or array.shape[1:] != (columns,):
         raise ValueError(f"{path}: is damaged; run the stage download again")
     return array
 

@@ -1,8 +1,7 @@
 """Readers: files of text to documents.
 
-Formats: .txt and .md are one document each; .jsonl, .ndjson, .json, .csv, .tsv and .parquet hold
-one a row, in a named field. All but .parquet may be compressed (.gz, .bz2, .xz, .zst). A reader is
-given a function that opens the file, so that local files and files of the Hub take the same way.
+.txt and .md are one document each; .jsonl, .ndjson, .json, .csv, .tsv and .parquet hold one a row,
+in a named field. All but .parquet may be compressed (.gz, .bz2, .xz, .zst).
 """
 
 import bz2
@@ -68,7 +67,7 @@ def kind_of(name: str) -> str | None:
 
 def read_file(name: str, opener: Callable[[], BinaryIO], field: str,
               first: int = 0) -> Iterator[Document]:
-    """The documents of a file, from number ``first`` on.
+    """The documents of a file, from number ``first`` on. ``opener`` opens it, here or on the Hub.
 
     Raises ConfigError, naming the file and the row, for what is damaged, not of its format, not
     UTF-8, or lacks the ``field``.
@@ -99,9 +98,11 @@ def _named_errors(name: str) -> Iterator[None]:
                           "iconv") from None
     except csv.Error as error:
         raise ConfigError(f"{name}: is not CSV ({error}); correct it") from None
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        # pyarrow, too, raises OSError for damaged data. Errors of the disk have an errno, and
-        # those of the network have a type of their own.
+    except ConfigError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        # pyarrow raises OSError or ValueError for damaged data. Errors of the disk have an errno,
+        # and those of the network have a type of their own.
         if isinstance(error, OSError) and (
                 error.errno or type(error) not in (OSError, gzip.BadGzipFile)):
             raise
@@ -159,28 +160,23 @@ def _csv(name: str, file: BinaryIO) -> Iterator[Row]:
 
 def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Row]:
     """The rows from number ``first`` on, without reading the row groups before it."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if Path(name.lower()).suffix in COMPRESSED:
         raise ConfigError(f"{name}: a parquet file is read in parts and cannot be compressed as a "
                           "whole; unpack it")
-    try:
-        table = pq.ParquetFile(file)
-        _field(name, dict.fromkeys(table.schema_arrow.names), field)  # raises if it is not there
-        start = 0
-        for group in range(table.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            skipped = min(max(0, first - start), rows)
-            if skipped < rows:
-                texts = (text for batch in table.iter_batches(_ROWS, [group], [field])
-                         for text in batch.column(0).to_pylist())
-                for number, text in islice(enumerate(texts, start + 1), skipped, None):
-                    yield f"{name}, row {number}", {field: text}
-            start += rows
-    except pa.ArrowInvalid as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{name}: is damaged or cut short ({reason}); get it again") from None
+    table = pq.ParquetFile(file)
+    _field(name, dict.fromkeys(table.schema_arrow.names), field)  # raises if it is not there
+    start = 0
+    for group in range(table.num_row_groups):
+        rows = table.metadata.row_group(group).num_rows
+        skipped = min(max(0, first - start), rows)
+        if skipped < rows:
+            texts = (text for batch in table.iter_batches(_ROWS, [group], [field])
+                     for text in batch.column(0).to_pylist())
+            for number, text in islice(enumerate(texts, start + 1), skipped, None):
+                yield f"{name}, row {number}", {field: text}
+        start += rows
 
 
 def _parsed(where: str, data: bytes) -> Any:
