@@ -5,9 +5,7 @@ huggingface_hub and verified; where only a first part is wanted, they are read i
 """
 
 import hashlib
-import http.client
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +18,7 @@ from reprogpt.data.raw_text import Document
 from reprogpt.data.readers import kind_of, read_file
 from reprogpt.errors import ConfigError
 from reprogpt.storage.files import sha256_of
-from reprogpt.storage.http import CONNECT_SECONDS, TransferError, retried
+from reprogpt.storage.http import CONNECT_SECONDS, TransferError, open_url, retried
 from reprogpt.storage.paths import cache_dir
 from reprogpt.storage.remote_file import open_remote
 
@@ -41,7 +39,7 @@ def hub_sources(hub: HubConfig, partial: bool) -> tuple[str, list[Source]]:
     """The commit of a data set, and its files as sources, in the data set's order.
 
     ``partial``: only a first part is wanted, so files are read in ranges instead of downloaded.
-    Raises ConfigError for what is not on the Hub, TransferError when it cannot be reached.
+    Raises ConfigError, TransferError.
     """
     files = _files_of(hub)
     for file in files:
@@ -94,12 +92,11 @@ def _check_reachable() -> None:
     from huggingface_hub import constants
 
     try:
-        urllib.request.urlopen(constants.ENDPOINT, timeout=CONNECT_SECONDS).close()  # noqa: S310
-    except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
-        return  # it answers, if only with headers that cannot be parsed
+        open_url(constants.ENDPOINT, {}, CONNECT_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # it answers
     except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise TransferError(f"the Hub ({constants.ENDPOINT}) cannot be reached ({reason}); check "
+        raise TransferError(f"the Hub ({constants.ENDPOINT}) cannot be reached ({error}); check "
                             "the network, or choose a download.corpus that needs no Hub") from None
 
 
@@ -130,7 +127,7 @@ def _open_remote(file: HubFile) -> BinaryIO:
 
 
 def _downloaded(file: HubFile) -> Path:
-    """The path of the whole file, downloaded and verified."""
+    """The whole file, downloaded and verified."""
     from huggingface_hub import hf_hub_download
 
     folder = cache_dir() / "hub" / file.repo.replace("/", "--") / file.revision.replace("/", "--")

@@ -76,14 +76,15 @@ def read_file(name: str, opener: Callable[[], BinaryIO], field: str,
     if kind is None:
         raise ConfigError(f"{name}: is none of {', '.join(_KINDS)}; convert it, or leave it out of "
                           "download.files")
+    decompress = _DECOMPRESSORS.get(Path(name.lower()).suffix, lambda file: file)
     with opener() as file, _named_errors(name):
         if kind == "parquet":
             rows = _parquet(name, file, field, first)
         elif kind == "text":
-            yield from islice([Document(_text(name, _decompressed(name, file)))], first, None)
+            yield from islice([Document(_text(name, decompress(file)))], first, None)
             return
         else:
-            rows = islice(_ROW_READERS[kind](name, _decompressed(name, file)), first, None)
+            rows = islice(_ROW_READERS[kind](name, decompress(file)), first, None)
         for where, row in rows:
             yield Document(_field(where, row, field))
 
@@ -110,19 +111,15 @@ def _named_errors(name: str) -> Iterator[None]:
         raise ConfigError(f"{name}: is damaged or cut short ({reason}); get it again") from None
 
 
-def _decompressed(name: str, file: BinaryIO) -> BinaryIO:
-    match Path(name.lower()).suffix:
-        case ".gz":
-            return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-        case ".bz2":
-            return cast(BinaryIO, bz2.BZ2File(file))
-        case ".xz":
-            return cast(BinaryIO, lzma.LZMAFile(file))
-        case ".zst":
-            import pyarrow as pa
+def _zstd(file: BinaryIO) -> BinaryIO:
+    import pyarrow as pa
 
-            return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(file, "zstd")))
-    return file
+    return cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(file, "zstd")))
+
+
+_DECOMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd,
+}
 
 
 def _text(name: str, file: BinaryIO) -> Iterator[str]:

@@ -1,9 +1,8 @@
 """Model directories in the Hugging Face layout: config.json, model.safetensors, tokenizer files.
 
 A GPT-2 is written under GPT-2's own names (gpt2_names.py), so that transformers, vLLM and lm-eval
-open it. Any other model is written in the same layout with our parameter names and a
-``model_type`` of our own: it loads back here exactly, and transformers refuses it by that name.
-Padding rows of the vocabulary are not written.
+open it; any other model under our parameter names and a ``model_type`` of our own. Padding rows of
+the vocabulary are not written.
 """
 
 import json

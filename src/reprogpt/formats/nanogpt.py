@@ -1,9 +1,8 @@
 """Checkpoints of nanoGPT and build-nanogpt (.pt), converted to model directories.
 
-They are pickles, which can run any code when opened. torch's ``weights_only`` reader builds
-tensors, numbers, text and containers and refuses all else, so it is the only reader used here.
-build-nanogpt stores its settings as an object of a class of its own: for that one name an empty
-class of ours is allowed in its place. Optimizer state is not converted.
+They are pickles, which can run any code when opened, so only torch's ``weights_only`` reader is
+used. build-nanogpt stores its settings as an object of a class of its own: for that one name an
+empty class of ours is allowed in its place. Optimizer state is not converted.
 """
 
 import pickle
@@ -39,20 +38,18 @@ _STAND_INS = [(_Settings, f"{module}.GPTConfig") for module in ("__main__", "tra
 def convert(checkpoint: Path, out_dir: Path, tokenizer_dir: Path | None = None) -> None:
     """Writes a model directory from a nanoGPT or build-nanogpt checkpoint.
 
-    Raises ValueError, one line with the reason, before anything is written: for a file that cannot
-    be read without running its code, is no such checkpoint, or has tensors of another shape than
-    its settings say.
+    Raises ValueError before anything is written: for a file that cannot be read without running its
+    code, is no such checkpoint, or has tensors of another shape than its settings say.
     """
-    checkpoint, out_dir = Path(checkpoint), Path(out_dir)
     for other in out_dir.iterdir() if out_dir.is_dir() else [out_dir]:
         if other.exists() and not any(map(other.match, MODEL_FILES)):
             raise ValueError(f"{out_dir}: must be a new folder or a model directory, which is then "
                              f"replaced, but {other} is no file of a model; name another")
     if tokenizer_dir:
-        if not Path(tokenizer_dir).is_dir():
+        if not tokenizer_dir.is_dir():
             raise ValueError(f"{tokenizer_dir}: is no folder; name one with a tokenizer, such as "
                              "data/tokens/tokenizer")
-        load_tokenizer(Path(tokenizer_dir))  # raises if there is none
+        load_tokenizer(tokenizer_dir)  # raises if there is none
     state = _load(checkpoint)
     cfg, rows = _settings(state, checkpoint)
     # Their matrices are nn.Linear's, as ours.

@@ -39,9 +39,9 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Atomically replaces ``path`` by a file with this content."""
-    with replacing(path, sync) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
