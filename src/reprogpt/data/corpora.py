@@ -98,8 +98,8 @@ def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
     hub = hub or cfg.hub
     assert hub
     partial = cfg.max_bytes is not None or cfg.max_documents is not None
-    revision, sources = hub_sources(hub, partial)
-    return f"{hub.id} {hub.config or ''} {hub.split} at {revision}", sources
+    return (f"{hub.id} {hub.config or ''} {hub.split} at {hub.revision}",
+            hub_sources(hub, partial))
 
 
 def _arithmetic(cfg: DownloadConfig) -> Corpus:
@@ -111,9 +111,8 @@ def _arithmetic(cfg: DownloadConfig) -> Corpus:
 def task_documents(task: str, cfg: TaskConfig) -> Iterator[Document]:
     """Problems such as ``123+456=579``, one line and document each, all of one length.
 
-    Only the answer and its line break count as targets, not the prompt nor the line breaks that
-    pad it. If model.block_size is that length and train.order sequential, each row of a batch is
-    one whole problem.
+    Only the answer and its line break count as targets. If model.block_size is that length and
+    train.order sequential, each row of a batch is one whole problem.
     """
     width = longest(task, cfg)
     for problem in problems(task, cfg):

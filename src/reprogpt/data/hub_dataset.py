@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
-from urllib.parse import unquote
 
 from reprogpt.config import HubConfig
 from reprogpt.data.collect import Source
@@ -25,21 +24,19 @@ from reprogpt.storage.remote_file import open_remote
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a data set at one commit."""
+    """One file of a data set at its commit."""
 
-    repo: str
-    revision: str
+    hub: HubConfig
     path: str
     size: int
     checksum: str
     """sha256 of the content (a file in LFS), or `blob ` and git's own sha1 of it."""
 
 
-def hub_sources(hub: HubConfig, partial: bool) -> tuple[str, list[Source]]:
-    """The commit of a data set, and its files as sources, in the data set's order.
+def hub_sources(hub: HubConfig, partial: bool) -> list[Source]:
+    """The files of a data set as sources, in the data set's order.
 
-    ``partial``: only a first part is wanted, so files are read in ranges instead of downloaded.
-    Raises ConfigError, TransferError.
+    ``partial``: files are read in ranges, not downloaded. Raises ConfigError, TransferError.
     """
     files = _files_of(hub)
     for file in files:
@@ -47,10 +44,12 @@ def hub_sources(hub: HubConfig, partial: bool) -> tuple[str, list[Source]]:
             raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} has files of a kind that "
                               f"is not read here ({file.path}); pin a commit of its branch "
                               "refs/convert/parquet, which the Hub makes of most data sets")
-    return files[0].revision, [_source(file, hub.text_field, partial) for file in files]
+    return [_source(file, partial) for file in files]
 
 
-def _source(file: HubFile, field: str, partial: bool) -> Source:
+def _source(file: HubFile, partial: bool) -> Source:
+    field = file.hub.text_field
+
     def read(first: int) -> Iterator[Document]:
         if partial:
             yield from read_file(file.path, lambda: _open_remote(file), field, first)
@@ -70,21 +69,22 @@ def _files_of(hub: HubConfig) -> list[HubFile]:
 
     _check_reachable()
     addresses = retried(lambda: _addresses(hub), f"data set {hub.id}")
-    start = f"hf://datasets/{hub.id}@"
+    start = f"hf://datasets/{hub.id}@{hub.revision}/"
     outside = [address for address in addresses if not address.startswith(start)]
     if outside:
         raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} keeps its files elsewhere "
                           f"({outside[0]}); fetch them yourself and use corpus: files")
-    split = [address.removeprefix(start).partition("/") for address in addresses]
-    known: dict[str, Any] = {}
-    for revision, folder in {(r, str(PurePosixPath(p).parent)) for r, _, p in split}:
-        entries = retried(lambda r=revision, f=folder: list(HfApi().list_repo_tree(  # type: ignore[misc]
-            hub.id, None if f == "." else f, revision=unquote(r), repo_type="dataset")),
+    paths = [address.removeprefix(start) for address in addresses]
+    known: dict[str, HubFile] = {}
+    for folder in {str(PurePosixPath(path).parent) for path in paths}:
+        entries: Any = retried(lambda f=folder: list(HfApi().list_repo_tree(  # type: ignore[misc]
+            hub.id, None if f == "." else f, revision=hub.revision, repo_type="dataset")),
             f"data set {hub.id}")
-        known |= {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
-    return [HubFile(hub.id, unquote(revision), path, known[path].size,
-                    known[path].lfs.sha256 if known[path].lfs else f"blob {known[path].blob_id}")
-            for revision, _, path in split]
+        for entry in entries:
+            if hasattr(entry, "blob_id"):  # a file, not a folder
+                checksum = entry.lfs.sha256 if entry.lfs else f"blob {entry.blob_id}"
+                known[entry.path] = HubFile(hub, entry.path, entry.size, checksum)
+    return [known[path] for path in paths]
 
 
 def _check_reachable() -> None:
@@ -122,7 +122,7 @@ def _open_remote(file: HubFile) -> BinaryIO:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    url = hf_hub_url(file.repo, file.path, repo_type="dataset", revision=file.revision)
+    url = hf_hub_url(file.hub.id, file.path, repo_type="dataset", revision=file.hub.revision)
     return open_remote(url, file.size, build_hf_headers())
 
 
@@ -130,16 +130,16 @@ def _downloaded(file: HubFile) -> Path:
     """The whole file, downloaded and verified."""
     from huggingface_hub import hf_hub_download
 
-    folder = cache_dir() / "hub" / file.repo.replace("/", "--") / file.revision.replace("/", "--")
+    folder = cache_dir() / "hub" / file.hub.id.replace("/", "--") / file.hub.revision
     for _ in range(2):
         path = Path(retried(lambda: hf_hub_download(
-            file.repo, file.path, repo_type="dataset", revision=file.revision, local_dir=folder),
-            file.path))
+            file.hub.id, file.path, repo_type="dataset", revision=file.hub.revision,
+            local_dir=folder), file.path))
         if _is_whole(path, file):
             return path
         path.unlink()  # two versions joined, or bytes lost: from the beginning, once
     raise TransferError(f"{file.path}: the server's bytes are not those of commit "
-                        f"{file.revision[:12]} (checksum differs twice); pin another "
+                        f"{file.hub.revision[:12]} (checksum differs twice); pin another "
                         "download.hub.revision, or try later")
 
 

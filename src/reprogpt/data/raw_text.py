@@ -118,10 +118,7 @@ def read_meta(folder: Path) -> Meta:
 
 def write_part(folder: Path, name: str, documents: Iterator[Document],
                limit: int | None = None) -> Part | None:
-    """Writes documents as one part, up to the one that makes it ``limit`` bytes or more.
-
-    None, and no file, if there are no documents.
-    """
+    """Writes documents as one part, up to the one that makes it ``limit`` bytes; None for none."""
     first = next(documents, None)
     if first is None:
         return None

@@ -50,10 +50,7 @@ def to_config(cfg: ModelConfig, vocab_size: int) -> dict[str, Any]:
 
 
 def from_config(config: Mapping[str, Any], path: Path) -> ModelConfig:
-    """Section model of a GPT-2's config.json.
-
-    Raises ValueError, one line, for a config of a model that we would not compute as it is.
-    """
+    """Section model of a GPT-2's config.json. Raises ValueError for a model of another kind."""
     wanted = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
               "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
               "tie_word_embeddings": True}

@@ -1,8 +1,4 @@
-"""The model to start from, copied from a local directory or the Hugging Face Hub, without pickles.
-
-In: model.init_from. Out: data/init/ with config.json, safetensors and tokenizer files, and a note
-of what init_from said.
-"""
+"""The model to start from, copied from a directory or the Hugging Face Hub, without pickles."""
 
 import os
 import shutil
@@ -41,10 +37,7 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
 
 
 def local_model(name: str) -> Path | None:
-    """The model directory of this name; None for a Hub id.
-
-    Raises ConfigError for what is neither. Asks no server.
-    """
+    """The model directory of this name; None for a Hub id. Raises ConfigError for neither."""
     path = local_path(name)
     if os.path.isdir(path):  # noqa: PTH112 (False, not an error, for an impossible path)
         return path

@@ -86,10 +86,7 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[GPT, ModelConfig]:
-    """The model in a directory, ours or any GPT-2: on ``device``, float32, eval mode; its config.
-
-    Raises ValueError.
-    """
+    """The model in a directory, ours or any GPT-2, float32, in eval mode; and its config."""
     weights = read_weights(folder)
     model = build_model(weights.cfg, weights.vocab_size)
     load_weights(model, weights)
@@ -133,10 +130,7 @@ def load_weights(model: nn.Module, source: Weights | Path) -> None:
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors of a model directory by our names, ours or any GPT-2.
-
-    Raises ValueError (one line) for what is not there, not safetensors, or not a GPT-2.
-    """
+    """The tensors of a model directory, ours or any GPT-2, by our names. Raises ValueError."""
     config, cfg = read_config(path)
     tensors = _read_safetensors(path)
     if config.get("model_type") != OWN_TYPE:
@@ -145,10 +139,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
-    """A model directory's config.json, and the section model that it stands for.
-
-    Raises ValueError (one line) for what is not there, damaged, or not a GPT-2.
-    """
+    """A model directory's config.json, and the section model it stands for. Raises ValueError."""
     if not (path / "config.json").is_file():
         raise ValueError(f"{path}: no config.json; give a model directory in the Hugging Face "
                          "layout (config.json, model.safetensors)")

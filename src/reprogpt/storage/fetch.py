@@ -66,7 +66,7 @@ def derived(source: Mirrored, make: Callable[[Path, Path], None]) -> Source:
 def fetch(file: Mirrored, into: Path | None = None) -> Path:
     """The path of the verified file: in the cache, or a copy of it at ``into``.
 
-    Raises TransferError, saying what each source gave, when none gives bytes with the sha256.
+    Raises TransferError, saying what each source gave.
     """
     cached = cache_dir() / "files" / file.sha256 / file.name
     if not _is_whole(cached, file.sha256):

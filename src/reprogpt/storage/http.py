@@ -33,8 +33,7 @@ class TransferError(OSError):
 def retried(call: Callable[[], T], what: str = "") -> T:
     """The result of ``call()``, called again with exponential back-off while its failures may pass.
 
-    Raises TransferError for a failure that does not pass, and after ATTEMPTS attempts. ``what``
-    names the transfer.
+    Raises TransferError, naming ``what``, for any other failure and after ATTEMPTS attempts.
     """
     prefix = f"{what}: " if what else ""
     for attempt in range(1, ATTEMPTS + 1):
@@ -92,10 +91,7 @@ _OPENER = urllib.request.build_opener(_Redirects)
 
 def open_url(url: str, headers: Mapping[str, str], timeout: float,
              start: int = 0) -> http.client.HTTPResponse:
-    """The answer to a GET request. Raises what urllib raises.
-
-    Raises OSError for a range of the file that does not begin at byte ``start``.
-    """
+    """The answer to a GET request. Raises OSError, also for a range that begins elsewhere."""
     request = urllib.request.Request(url, headers={"User-Agent": "reprogpt", **headers})  # noqa: S310
     answer: http.client.HTTPResponse = _OPENER.open(request, timeout=timeout)
     sent = answer.headers.get("Content-Range", "")
@@ -108,7 +104,7 @@ def open_url(url: str, headers: Mapping[str, str], timeout: float,
 def download_url(url: str, target: Path) -> None:
     """Downloads ``url`` to ``target``, and resumes a partial file that is there.
 
-    The entity tag is kept beside the partial file. When the file has changed on the server, the
+    When the file has changed on the server (its entity tag is kept beside the partial file), the
     download starts over. A server that cannot be reached is not retried. Raises TransferError.
     """
     tag_file = target.with_name(target.name + ".etag")

@@ -1,8 +1,7 @@
 """Where files are: the cache, the user's own files, and those that a param's globs match.
 
 `dvc exp run --temp` and DVC's queue run in a copy of the project under .dvc/tmp/exps/, which holds
-only what git tracks: no runs/, no models, none of the user's texts. Files that such a copy lacks
-are taken from the main checkout.
+only what git tracks. Files that such a copy lacks are taken from the main checkout.
 """
 
 import glob
@@ -22,10 +21,7 @@ def main_checkout(checkout: Path) -> Path:
 
 
 def local_path(name: str, root: Path = Path()) -> Path:
-    """The path that a param names, relative to ``root``, from `~` or absolute. It need not exist.
-
-    What a temporary copy of the project lacks is looked for in the main checkout.
-    """
+    """The path that a param names: relative to ``root``, from `~` or absolute."""
     name = os.path.expanduser(name)  # noqa: PTH111 (Path's own raises for an unknown user)
     here, there = root / name, main_checkout(root) / name
     # os.path.exists is False, not an error, for an impossible path (too long, with a zero byte).
@@ -45,9 +41,8 @@ def matching(key: str, patterns: Sequence[str], root: Path = Path(),
     """The files that glob patterns match: name -> path, sorted by name.
 
     A pattern is relative to ``root`` (as are the names then), from `~` or absolute. One that is a
-    path is taken literally. A folder means all files below it except hidden ones, such as those in
-    `.ipynb_checkpoints`. Raises ConfigError, naming ``key``, for a pattern that matches no file, or
-    matches files in ``outs``, the folders that stages write.
+    path is taken literally; a folder means all files below it except hidden ones. Raises
+    ConfigError, naming ``key``, where none match, or some lie in ``outs``, which stages write.
     """
     roots = [root] if main_checkout(root) == root else [main_checkout(root), root]  # the last wins
     out_folders = {os.path.realpath(base / out): out for base in roots for out in outs}
