@@ -7,7 +7,6 @@ huggingface_hub and verified; where only a first part is wanted, they are read i
 import hashlib
 import urllib.error
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -22,17 +21,6 @@ from reprogpt.storage.paths import cache_dir
 from reprogpt.storage.remote_file import open_remote
 
 
-@dataclass(frozen=True)
-class HubFile:
-    """One file of a data set at its commit."""
-
-    hub: HubConfig
-    path: str
-    size: int
-    checksum: str
-    """sha256 of the content (a file in LFS), or `blob ` and git's own sha1 of it."""
-
-
 def hub_sources(hub: HubConfig, partial: bool) -> list[Source]:
     """The files of a data set as sources, in the data set's order.
 
@@ -44,27 +32,30 @@ def hub_sources(hub: HubConfig, partial: bool) -> list[Source]:
             raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} has files of a kind that "
                               f"is not read here ({file.path}); pin a commit of its branch "
                               "refs/convert/parquet, which the Hub makes of most data sets")
-    return [_source(file, partial) for file in files]
+    return [_source(hub, file, partial) for file in files]
 
 
-def _source(file: HubFile, partial: bool) -> Source:
-    field = file.hub.text_field
+def _source(hub: HubConfig, file: Any, partial: bool) -> Source:
+    # sha256 of the content (a file in LFS), or git's own sha1 of it
+    checksum = file.lfs.sha256 if file.lfs else f"blob {file.blob_id}"
 
     def read(first: int) -> Iterator[Document]:
         if partial:
-            yield from read_file(file.path, lambda: _open_remote(file), field, first)
+            yield from read_file(file.path, lambda: _open_remote(hub, file.path, file.size),
+                                 hub.text_field, first)
         else:
-            path = _downloaded(file)
-            yield from read_file(file.path, lambda: path.open("rb"), field, first)
+            path = _downloaded(hub, file.path, checksum)
+            yield from read_file(file.path, lambda: path.open("rb"), hub.text_field, first)
             path.unlink()  # from now on its raw parts are in the cache
 
     # What is read in ranges is not checked against the checksum, so it is cached under another
     # identity than what the checksum was computed over.
-    identity = f"{kind_of(file.path)} {field} {file.checksum}"
+    identity = f"{kind_of(file.path)} {hub.text_field} {checksum}"
     return Source(file.path, f"ranges of {identity}" if partial else identity, read)
 
 
-def _files_of(hub: HubConfig) -> list[HubFile]:
+def _files_of(hub: HubConfig) -> list[Any]:
+    """huggingface_hub's RepoFile (path, size, lfs, blob_id) of each file of the split."""
     from huggingface_hub import HfApi
 
     _check_reachable()
@@ -75,15 +66,12 @@ def _files_of(hub: HubConfig) -> list[HubFile]:
         raise ConfigError(f"params.yaml: download.hub.id={hub.id!r} keeps its files elsewhere "
                           f"({outside[0]}); fetch them yourself and use corpus: files")
     paths = [address.removeprefix(start) for address in addresses]
-    known: dict[str, HubFile] = {}
+    known: dict[str, Any] = {}
     for folder in {str(PurePosixPath(path).parent) for path in paths}:
-        entries: Any = retried(lambda f=folder: list(HfApi().list_repo_tree(  # type: ignore[misc]
+        entries = retried(lambda f=folder: list(HfApi().list_repo_tree(  # type: ignore[misc]
             hub.id, None if f == "." else f, revision=hub.revision, repo_type="dataset")),
             f"data set {hub.id}")
-        for entry in entries:
-            if hasattr(entry, "blob_id"):  # a file, not a folder
-                checksum = entry.lfs.sha256 if entry.lfs else f"blob {entry.blob_id}"
-                known[entry.path] = HubFile(hub, entry.path, entry.size, checksum)
+        known |= {entry.path: entry for entry in entries}
     return [known[path] for path in paths]
 
 
@@ -118,34 +106,33 @@ def _addresses(hub: HubConfig) -> list[str]:
     return [str(address) for address in files[hub.split]]
 
 
-def _open_remote(file: HubFile) -> BinaryIO:
+def _open_remote(hub: HubConfig, name: str, size: int) -> BinaryIO:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    url = hf_hub_url(file.hub.id, file.path, repo_type="dataset", revision=file.hub.revision)
-    return open_remote(url, file.size, build_hf_headers())
+    url = hf_hub_url(hub.id, name, repo_type="dataset", revision=hub.revision)
+    return open_remote(url, size, build_hf_headers())
 
 
-def _downloaded(file: HubFile) -> Path:
+def _downloaded(hub: HubConfig, name: str, checksum: str) -> Path:
     """The whole file, downloaded and verified."""
     from huggingface_hub import hf_hub_download
 
-    folder = cache_dir() / "hub" / file.hub.id.replace("/", "--") / file.hub.revision
+    folder = cache_dir() / "hub" / hub.id.replace("/", "--") / hub.revision
     for _ in range(2):
         path = Path(retried(lambda: hf_hub_download(
-            file.hub.id, file.path, repo_type="dataset", revision=file.hub.revision,
-            local_dir=folder), file.path))
-        if _is_whole(path, file):
+            hub.id, name, repo_type="dataset", revision=hub.revision, local_dir=folder), name))
+        if _is_whole(path, checksum):
             return path
         path.unlink()  # two versions joined, or bytes lost: from the beginning, once
-    raise TransferError(f"{file.path}: the server's bytes are not those of commit "
-                        f"{file.hub.revision[:12]} (checksum differs twice); pin another "
+    raise TransferError(f"{name}: the server's bytes are not those of commit "
+                        f"{hub.revision[:12]} (checksum differs twice); pin another "
                         "download.hub.revision, or try later")
 
 
-def _is_whole(path: Path, file: HubFile) -> bool:
-    if not file.checksum.startswith("blob "):
-        return sha256_of(path) == file.checksum
+def _is_whole(path: Path, checksum: str) -> bool:
+    if not checksum.startswith("blob "):
+        return sha256_of(path) == checksum
     data = path.read_bytes()  # outside of LFS a file of the Hub has at most 10 MB
     digest = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-    return file.checksum == f"blob {digest.hexdigest()}"
+    return checksum == f"blob {digest.hexdigest()}"
