@@ -236,7 +236,7 @@ def test_nothing_listens_beyond_this_machine(tmp_path: Path, tokens: Path, nproc
     assert seen <= LOOPBACK
     assert (nproc == 1) == (not seen), "one process opens no port, and two meet by one each"
     if nproc == 2:
-        assert run.rendezvous.stat().st_mode & 0o777 == 0o700
+        assert (run.path / "rendezvous").stat().st_mode & 0o777 == 0o700
     child.terminate()
     child.communicate(timeout=60)
 

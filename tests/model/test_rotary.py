@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reprogpt.model.rotary import rotary_angles, rotate
+from reprogpt.model.switches import rotary_angles, rotate
 
 
 def test_a_rotation_is_a_product_with_a_complex_number() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from reprogpt.model.sliding_window import sliding_window
+from reprogpt.model.switches import sliding_window
 from tests.model.test_gpt import VOCAB
 from tests.model.test_switches import ids, stirred
 

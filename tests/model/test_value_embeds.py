@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reprogpt.model.value_embeds import ValueEmbeds, has_value_embed
+from reprogpt.model.switches import ValueEmbeds, has_value_embed
 from tests.model.test_gpt import model_config
 from tests.model.test_switches import ids, stirred
 

@@ -5,10 +5,8 @@
 
 The launcher is the process that DVC sees. It holds the run's lock, starts one process per rank,
 forwards signals to them, restarts all of them when one fails, and ends after the last of them,
-or when its own parent dies. It never imports torch.
-
-The processes of one machine meet by a file in a private folder and exchange data over the loopback
-interface, so that nobody else can reach them. Over several nodes they meet at the first one.
+or when its own parent dies. It never imports torch. The processes of one machine meet by a file in
+a private folder and use the loopback interface, so that nobody else can reach them.
 """
 
 import os
@@ -31,11 +29,9 @@ Child = subprocess.Popen[bytes]
 
 GRACE_SECONDS = 30.0
 """From SIGTERM to SIGKILL: time to save a checkpoint."""
-
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Makes glibc ask for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md).
-It is read when a process starts; no effect where the system gives no such pages."""
-
+"""
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
@@ -44,10 +40,8 @@ class TrainingFailed(RuntimeError):
 
 
 def launch(run: RunDir) -> None:
-    """Trains ``run`` to its end in ``runtime.nproc`` processes.
-
-    Raises TrainingFailed, and ConfigError where the reason is a param.
-    """
+    """Trains ``run`` to its end in ``runtime.nproc`` processes. Raises TrainingFailed, and
+    ConfigError where the reason is a param."""
     die_with_parent()
     held = [run.lock()]
     run.write()
@@ -67,10 +61,9 @@ def launch(run: RunDir) -> None:
     if run.done.exists() or (status == 0 and not stop.received):
         return
     what = f"stopped by {stop.received.name}" if stop.received else _describe(status)
-    saved = any(run.path.glob("step_*.pt"))
-    raise TrainingFailed(f"training {what}; the same command " + (
-        f"continues from the last checkpoint in runs/{run.path.name}" if saved
-        else "starts it anew, there was no checkpoint yet"))
+    then = (f"continues from the last checkpoint in runs/{run.path.name}"
+            if any(run.path.glob("step_*.pt")) else "starts it anew, there was no checkpoint yet")
+    raise TrainingFailed(f"training {what}; the same command {then}")
 
 
 def _describe(status: int) -> str:
@@ -80,8 +73,8 @@ def _describe(status: int) -> str:
 
 
 def _train(run: RunDir, held: list[int], stop: StopSignals) -> int:
-    """Starts the processes, and after a failure all of them again, as often as
-    runtime.max_restarts allows. Returns 0 or the exit status of the first failure."""
+    """Starts the processes, and after a failure all of them again, runtime.max_restarts times.
+    Returns 0 or the exit status of the first failure."""
     restarts = 0 if _asks_slurm(run) else run.config.runtime.max_restarts
     slurm = run.config.runtime.launcher == "slurm"
     while True:
@@ -101,9 +94,10 @@ def _start_ranks(run: RunDir, held: list[int]) -> list[Child]:
     if run.config.runtime.launcher == "slurm":
         node, nodes = int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_JOB_NUM_NODES"])
     if nodes == 1:
-        shutil.rmtree(run.rendezvous, ignore_errors=True)
-        run.rendezvous.mkdir(mode=0o700)
-        env |= {"RENDEZVOUS_FILE": str(run.rendezvous / "store"),
+        meeting = run.path / "rendezvous"  # private: only this user's processes may join
+        shutil.rmtree(meeting, ignore_errors=True)
+        meeting.mkdir(mode=0o700)
+        env |= {"RENDEZVOUS_FILE": str(meeting / "store"),
                 "GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
     local = processes(run)
     return [_start([sys.executable, "-m", "reprogpt.training.trainer", str(run.path)],
@@ -119,11 +113,8 @@ def _start(command: list[str], env: dict[str, str], held: list[int]) -> Child:
 
 
 def _wait(children: list[Child], run: RunDir, stop: StopSignals) -> int:
-    """Waits for all children; returns 0 or the exit status of the first that failed.
-
-    After a signal or a failure all are asked to stop. What then still runs is killed, and so is
-    what has finished the run and does not exit.
-    """
+    """Waits for all children; returns 0 or the exit status of the first that failed. After a signal
+    or a failure all are asked to stop. What still runs after that, or a finished run, is killed."""
     status, deadline = 0, None
     while True:
         statuses = [child.poll() for child in children]
@@ -143,8 +134,7 @@ def _wait(children: list[Child], run: RunDir, stop: StopSignals) -> int:
 
 
 def _terminate(children: list[Child], run: RunDir) -> None:
-    """Asks all training processes to save and stop, whatever signal the launcher received: srun
-    would take SIGINT for a question."""
+    """Asks all training processes to save and stop; by SIGTERM, as srun takes SIGINT otherwise."""
     if _asks_slurm(run):
         subprocess.run(["scancel", "--batch", "--signal=TERM", f"--name={_job_name(run)}"],
                        check=False)
@@ -160,12 +150,11 @@ def processes(run: RunDir) -> int:
 
 
 def gpu_count(device_setting: str) -> int:
-    """GPUs that training could use, by the driver's device files and CUDA_VISIBLE_DEVICES: torch
-    would take seconds to import."""
+    """GPUs that training could use; without torch, which would take seconds to import."""
     if device_setting not in ("auto", "cuda"):
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = [p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()]
+    present = list(Path("/dev").glob("nvidia[0-9]*"))
     if visible is None or not present:
         return len(present)
     return len([v for v in visible.split(",") if v.strip() not in ("", "-1")])
@@ -177,8 +166,8 @@ def _asks_slurm(run: RunDir) -> bool:
 
 
 def _slurm(run: RunDir) -> tuple[list[str], dict[str, str]]:
-    """Inside an allocation: srun, which starts this file on every node. Outside of one: sbatch,
-    which waits for an allocation by the options in SBATCH_* variables. With its environment."""
+    """The command and its environment. In an allocation: srun, which starts this file on every
+    node. Outside: sbatch, which waits for an allocation by the options in SBATCH_* variables."""
     command = [sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)]
     env = _environment(run)
     if _asks_slurm(run):

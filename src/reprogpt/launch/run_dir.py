@@ -1,7 +1,6 @@
 """runs/<fingerprint>/: one training run's checkpoints, lock and run.json.
 
-It is no DVC out, because DVC deletes outs before a stage runs. It lies in the main checkout even
-when DVC trains in a temporary copy, so that a failed experiment resumes too.
+It is no DVC out, because DVC deletes outs before a stage runs.
 """
 
 import fcntl
@@ -22,18 +21,13 @@ from reprogpt.storage.paths import main_checkout
 class Paths:
     """Where a training reads and writes, all absolute."""
 
-    tokens: str
-    """Folder of the shards and their manifest."""
-    init: str
-    """Folder of initial weights; without config.json in it the run starts from random ones."""
-    model: str
-    """Folder of the finished model."""
+    tokens: str  # folder of the shards and their manifest
+    init: str  # folder of initial weights; without config.json in it they are random
+    model: str  # folder of the finished model
     csv: str
     json: str
-    hellaswag: str = ""
-    """HellaSwag's validation file, for train.hellaswag_interval."""
-    probes: str = ""
-    """Folder of train_samples.md and train_hellaswag.csv; empty: neither is written."""
+    hellaswag: str = ""  # HellaSwag's validation file, for train.hellaswag_interval
+    probes: str = ""  # folder of train_samples.md and train_hellaswag.csv; empty: neither
 
 
 @dataclass(frozen=True)
@@ -52,11 +46,8 @@ class RunDir:
     @classmethod
     def create(cls, root: Path, fingerprint: str, config: Config, paths: Paths,
                contents: Iterable[tuple[str, str]] = ()) -> Self:
-        """Makes or finds the folder; writes nothing into it.
-
-        Raises ConfigError when ``runtime.resume`` names no run, one of other params or data, or
-        one that was finished by other code.
-        """
+        """Makes or finds the folder; writes nothing into it. Raises ConfigError when
+        ``runtime.resume`` names no run, or one of other params or data."""
         run = cls(root / (config.runtime.resume or fingerprint), fingerprint, config, paths,
                   tuple(sorted(contents)))
         if config.runtime.resume:
@@ -66,8 +57,7 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The run that :meth:`write` recorded. Training processes read this alone, so a later edit
-        of params.yaml cannot reach them."""
+        """The run that :meth:`write` recorded, which no later edit of params.yaml can reach."""
         known: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
         config = Config.parse(known["config"], source=str(path / "run.json"))
         return cls(path, known["fingerprints"][-1], config, Paths(**known["paths"]),
@@ -90,8 +80,7 @@ class RunDir:
 
     def _check_resume(self) -> None:
         name = f"params.yaml: runtime.resume={self.path.name}"
-        steps = [int(p.stem[5:]) for p in self.path.glob("step_*.pt")]
-        known = self._known()
+        steps, known = [int(p.stem[5:]) for p in self.path.glob("step_*.pt")], self._known()
         if not steps or not known:
             raise ConfigError(f"{name} has no checkpoint in {self.path.parent}; name a run that "
                               "is there, or set it to null")
@@ -109,11 +98,8 @@ class RunDir:
                               "train anew")
 
     def lock(self) -> int:
-        """Locks the run for this process and its children; returns the locked descriptor.
-
-        The lock ends with the last process that holds the descriptor, so it outlives a killed
-        launcher as long as training processes do. Raises ConfigError when it is taken.
-        """
+        """Locks the run until the last process that holds the returned descriptor ends: a child may
+        outlive the launcher. Raises ConfigError when it is taken."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,11 +121,6 @@ class RunDir:
     def done(self) -> Path:
         """File that exists once everything that a finished run leaves is written."""
         return self.path / "done"
-
-    @property
-    def rendezvous(self) -> Path:
-        """Private folder of the file by which the processes of one machine meet."""
-        return self.path / "rendezvous"
 
 
 def runs_root(checkout: Path) -> Path:

@@ -1,12 +1,9 @@
 """Keyed dropout: the mask is a hash of the value's place, not a draw from a generator.
 
 Whether a value is dropped depends on (seed, step, global row, layer, site, position, channel)
-alone. So the mask is the same for any micro-batch and any number of processes, a resumed run needs
-no generator state, and evaluation cannot disturb training.
-
-The hash is a 32-bit xor-shift-multiply finalizer (two rounds, constants found by search:
-https://github.com/skeeto/hash-prospector). int32 arithmetic wraps around identically on every
-device.
+alone: the mask is the same for any micro-batch and any number of processes, and a resumed run
+needs no generator state. The hash is a 32-bit xor-shift-multiply finalizer with constants found by
+search (https://github.com/skeeto/hash-prospector); int32 wraps around alike on every device.
 """
 
 import torch
@@ -33,9 +30,9 @@ def row_keys(seed: int, step: int, rows: Tensor) -> Tensor:
     return mix((key + _GOLDEN) ^ rows.to(torch.int32))
 
 
-def site_keys(dropout_keys: Tensor, site: int) -> Tensor:
+def site_keys(dropout_keys: Tensor | None, site: int) -> Tensor | None:
     """The keys of one place in the network: dropout_keys (B,) int32 of the rows -> (B,) int32."""
-    return mix((dropout_keys + _GOLDEN) ^ site)
+    return None if dropout_keys is None else mix((dropout_keys + _GOLDEN) ^ site)
 
 
 def keep(index: Tensor, dropout_keys: Tensor, p: float) -> Tensor:
@@ -51,10 +48,12 @@ def keep(index: Tensor, dropout_keys: Tensor, p: float) -> Tensor:
     return mix(index * _GOLDEN + dropout_keys) & 0x7FFFFFFF >= int(p * 2**31)
 
 
-def keyed_dropout(x: Tensor, dropout_keys: Tensor, p: float) -> Tensor:
+def keyed_dropout(x: Tensor, dropout_keys: Tensor | None, p: float) -> Tensor:
     """x (B, ...) with a fraction ``p`` of the values set to 0 and the rest divided by 1 - p.
 
-    dropout_keys (B,) int32: see :func:`site_keys`. A row has fewer than 2^31 values.
+    dropout_keys (B,) int32 from site_keys; None: no dropout. A row has fewer than 2^31 values.
     """
+    if dropout_keys is None:
+        return x
     within = torch.arange(x.shape[1:].numel(), dtype=torch.int32, device=x.device).view(x.shape[1:])
     return x * (keep(within, dropout_keys, p).to(x.dtype) * (1 / (1 - p)))

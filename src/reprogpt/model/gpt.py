@@ -3,13 +3,10 @@
     idx (B, T) -> wte + wpe (B, T, C) -> n_layer x [x + attn(ln_1(x)); x + mlp(ln_2(x))]
                -> ln_f (B, T, C) -> logits (B, T, V) = ln_f(x) @ wte.T -> loss.nll
 
-B rows, T positions, C = n_embd channels, V = vocab_size. The architecture is that of "Language
-Models are Unsupervised Multitask Learners" (Radford et al., 2019) and of the released weights:
-pre-LayerNorm (eps 1e-5), GELU by its tanh approximation, learned positions, tied head. Everything
-later is a switch in config.ModelConfig, one branch each, off by default.
-
-`gelu` and `scaled_dot_product_attention` are torch's, or a faster path with the same values:
-kernels/choose.py.
+B rows, T positions, C = n_embd channels, V = vocab_size. The architecture is that of Radford et
+al. (2019) and of the released weights: pre-LayerNorm (eps 1e-5), GELU by its tanh approximation,
+learned positions, tied head. All else is a switch in config.ModelConfig, off by default. `gelu` and
+`scaled_dot_product_attention` are torch's, or a faster path with the same values (kernels/).
 """
 
 from collections.abc import Callable
@@ -24,9 +21,13 @@ from reprogpt.model.dropout import keyed_dropout, site_keys
 from reprogpt.model.kernels.attention import causal_attention
 from reprogpt.model.kernels.choose import attention_in_blocks, gelu, scaled_dot_product_attention
 from reprogpt.model.loss import softcap
-from reprogpt.model.rotary import rotary_angles, rotate
-from reprogpt.model.sliding_window import sliding_window
-from reprogpt.model.value_embeds import ValueEmbeds, has_value_embed
+from reprogpt.model.switches import (
+    ValueEmbeds,
+    has_value_embed,
+    rotary_angles,
+    rotate,
+    sliding_window,
+)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu,
@@ -56,12 +57,10 @@ class Cache(Protocol):
 
 
 class Context(NamedTuple):
-    """Arguments that are the same for every block."""
+    """Arguments that are the same for every block; dropout_keys, mask and cache as in GPT."""
 
     dropout_keys: Tensor | None = None
-    """(B,) int32, a key per row; None means no dropout."""
     mask: Tensor | None = None
-    """(.., T, S) bool, True where a query may attend to a key; None is the causal mask."""
     cache: Cache | None = None
     angles: Tensor | None = None
     """rotary_angles of the positions"""
@@ -104,8 +103,7 @@ class CausalSelfAttention(nn.Module):
         if context.cache is not None:
             k, v = context.cache.append(self.layer, k, v)
         if context.in_blocks:
-            keys = context.dropout_keys
-            keys = None if keys is None else site_keys(keys, 3 * self.layer + 1)
+            keys = site_keys(context.dropout_keys, 3 * self.layer + 1)
             y = causal_attention(q, k, v, self.window, self.dropout, keys)
         else:
             causal = context.mask is None and T > 1
@@ -150,14 +148,10 @@ class Block(nn.Module):
         """x, and x0 and value_embed where the model has them, (B, T, C) -> (B, T, C)."""
         if x0 is not None:
             x = self.x0_mix[0] * x + self.x0_mix[1] * x0
-        x = x + self._drop(self.attn(self.ln_1(x), context, value_embed), context, 2)
-        return x + self._drop(self.mlp(self.ln_2(x)), context, 3)
-
-    def _drop(self, x: Tensor, context: Context, site: int) -> Tensor:
-        if context.dropout_keys is None:
-            return x
-        keys = site_keys(context.dropout_keys, 3 * self.layer + site)
-        return keyed_dropout(x, keys, self.dropout)
+        keys = [site_keys(context.dropout_keys, 3 * self.layer + site) for site in (2, 3)]
+        y = self.attn(self.ln_1(x), context, value_embed)
+        x = x + keyed_dropout(y, keys[0], self.dropout)
+        return x + keyed_dropout(self.mlp(self.ln_2(x)), keys[1], self.dropout)
 
 
 class GPT(nn.Module):
@@ -165,8 +159,7 @@ class GPT(nn.Module):
 
     def __init__(self, cfg: ModelConfig, vocab_size: int) -> None:
         super().__init__()
-        self.cfg, self.vocab_size = cfg, vocab_size
-        self.logit_softcap = cfg.logit_softcap
+        self.cfg, self.vocab_size, self.logit_softcap = cfg, vocab_size, cfg.logit_softcap
         rows = padded_vocab(vocab_size)
         self.wte = nn.Embedding(rows, cfg.n_embd)
         if cfg.position == "learned":
@@ -190,8 +183,8 @@ class GPT(nn.Module):
         """idx (B, T) int64 -> final hidden states (B, T, C), ready for the head.
 
         ``dropout_keys`` (B,) int32 from dropout.row_keys; None means no dropout.
-        ``positions`` (T,) or (B, T) int64 and ``mask`` (.., T, S) bool replace 0..T-1 and the
-        causal mask; ``cache`` holds the keys and values of earlier positions.
+        ``positions`` (T,) or (B, T) int64 and ``mask`` (.., T, S) bool, True where a query may
+        attend to a key, replace 0..T-1 and the causal mask; ``cache``: of earlier positions.
         """
         cfg, T = self.cfg, idx.size(1)
         if not cfg.dropout:
@@ -212,8 +205,7 @@ class GPT(nn.Module):
             x = x + self.wpe(positions)
         if cfg.embed_norm:
             x = self.ln_0(x)
-        if dropout_keys is not None:
-            x = keyed_dropout(x, site_keys(dropout_keys, 0), cfg.dropout)
+        x = keyed_dropout(x, site_keys(dropout_keys, 0), cfg.dropout)
         context = Context(dropout_keys, mask, cache, angles, in_blocks)
         x0 = x if cfg.x0_skip else None
         for block, value_embed in zip(self.h, self.value_embeds(idx), strict=True):
@@ -223,7 +215,7 @@ class GPT(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Hidden states (..., C) -> float32 logits (..., V), without the padding."""
         logits = F.linear(x, self.head_weight)[..., :self.vocab_size].float()
-        return logits if self.logit_softcap is None else softcap(logits, self.logit_softcap)
+        return softcap(logits, self.logit_softcap)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -258,8 +250,7 @@ class GPT(nn.Module):
 
     def flops_per_token(self, T: int) -> int:
         """Floating-point operations of forward and backward per token: 6 N + 12 n_layer T C
-        (PaLM, appendix B), N without tables that are only looked up: positions, value embeddings,
-        and the token embedding when the head is untied."""
+        (PaLM, appendix B), N without tables that are only looked up."""
         C, V = self.cfg.n_embd, self.vocab_size
         looked_up = (len(self.value_embeds) + (not self.cfg.tied_head)) * V * C
         if self.cfg.position == "learned":

@@ -1,8 +1,7 @@
 """Cross-entropy summed over the targets, not averaged.
 
-A mean would be over whatever shares a micro-batch or a process. The caller divides the sum by the
-number of valid targets in the global batch instead, so the gradient does not depend on how the
-batch is split.
+The caller divides by the number of valid targets in the global batch, so the gradient does not
+depend on how the batch is split into micro-batches and processes.
 """
 
 import torch
@@ -26,11 +25,10 @@ def nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, vocab_size: int,
     hidden, targets = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
     if chunk_rows is not None:
         return nll_in_chunks(hidden, head_weight, targets, vocab_size, chunk_rows, cap)
-    logits = F.linear(hidden, head_weight)[:, :vocab_size].float()
-    logits = logits if cap is None else softcap(logits, cap)
+    logits = softcap(F.linear(hidden, head_weight)[:, :vocab_size].float(), cap)
     return F.cross_entropy(logits, targets, ignore_index=MASKED, reduction="sum")
 
 
-def softcap(logits: Tensor, cap: float) -> Tensor:
-    """cap * tanh(logits / cap): keeps logits within +-cap (Gemma 2, section 2)."""
-    return cap * torch.tanh(logits / cap)
+def softcap(logits: Tensor, cap: float | None) -> Tensor:
+    """cap * tanh(logits / cap): keeps logits within +-cap (Gemma 2, section 2). None: no cap."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)

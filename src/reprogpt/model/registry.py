@@ -7,10 +7,7 @@ from reprogpt.model.gpt import GPT
 
 
 def build_model(cfg: ModelConfig, vocab_size: int) -> GPT:
-    """The model that ``cfg.architecture`` names, its weights not initialized yet.
-
-    One of lecture 1's models is no GPT, but has its methods.
-    """
+    """The model, its weights not initialized yet. Lecture 1's models have the methods of GPT."""
     if cfg.architecture == "gpt":
         return GPT(cfg, vocab_size)
     # By name, which pipeline/checks/code_deps.py does not follow: a GPT does not depend on these.

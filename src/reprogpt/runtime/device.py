@@ -21,22 +21,21 @@ PEAK_FLOPS = {  # dense bf16, from the vendors' datasheets; the first name that 
 
 def pick_device(setting: str, local_rank: int = 0) -> torch.device:
     """The device that ``runtime.device`` asks for. Raises ValueError when it is not there."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
+               "cpu": True}
     if setting == "auto":
-        setting = ("cuda" if torch.cuda.is_available()
-                   else "mps" if torch.backends.mps.is_available() else "cpu")
+        setting = next(kind for kind, there in present.items() if there)
     device = torch.device(setting)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"params.yaml: runtime.device={setting} but torch sees no CUDA "
-                             "device; set it to auto or cpu")
-        index = local_rank if device.index is None else device.index
-        if index >= torch.cuda.device_count():
-            raise ValueError(f"params.yaml: runtime.device={setting} needs GPU {index}, but there "
-                             f"are {torch.cuda.device_count()}; lower runtime.nproc or device")
-        return torch.device("cuda", index)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("params.yaml: runtime.device=mps but there is none; set it to auto or cpu")
-    return device
+    if not present[device.type]:
+        raise ValueError(f"params.yaml: runtime.device={setting} but torch sees no {device.type} "
+                         "device; set it to auto or cpu")
+    if device.type != "cuda":
+        return device
+    index = local_rank if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"params.yaml: runtime.device={setting} needs GPU {index}, but there "
+                         f"are {torch.cuda.device_count()}; lower runtime.nproc or device")
+    return torch.device("cuda", index)
 
 
 def resolve_precision(setting: str, device: torch.device) -> str:
@@ -70,8 +69,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 def set_determinism(deterministic: bool, precision: str) -> None:
     """Makes equal inputs give equal bits on this machine, and allows TF32 unless ``precision`` is
-    float32. Determinism costs speed on a GPU (another attention kernel), none on a CPU. cuBLAS
-    needs CUBLAS_WORKSPACE_CONFIG before CUDA starts: the launcher sets it."""
+    float32. cuBLAS needs CUBLAS_WORKSPACE_CONFIG before CUDA starts: the launcher sets it."""
     torch.use_deterministic_algorithms(deterministic)
     # Filling uninitialized memory helps debugging, and is slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -81,16 +79,11 @@ def set_determinism(deterministic: bool, precision: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc reuse freed memory instead of returning it to the system.
-
-    By default every tensor above 32 MB is mapped anew in each step and its pages are faulted in.
-    Does nothing on another libc.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    malloc_options = ctypes.CDLL(None).mallopt
-    for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
-        malloc_options(option, value)
+    """Makes glibc reuse freed memory: by default the pages of every tensor above 32 MB are mapped
+    and faulted in anew in each step. Does nothing on another libc."""
+    if platform.libc_ver()[0] == "glibc":
+        for option, value in ((-4, 0), (-1, 2**31 - 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD: malloc.h
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def numerics(device: torch.device) -> dict[str, str]:

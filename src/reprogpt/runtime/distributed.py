@@ -31,25 +31,20 @@ class Process:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """True on every process if it is true on one. A collective: all must call it."""
-        if self.world_size == 1:
-            return flag
-        votes = torch.tensor(int(flag))
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-        return bool(votes)
+        """True on every process if it is true on one. A collective."""
+        return bool(self.sum(torch.tensor(int(flag))))
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The element-wise sum over all processes, in place. A collective: all must call it."""
+        """The element-wise sum over all processes, in place. A collective."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
     def from_first(self, value: Any) -> Any:
-        """Rank 0's ``value``, on every process. A collective: all must call it."""
-        if self.world_size == 1:
-            return value
+        """Rank 0's ``value``, on every process. A collective."""
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        if self.world_size > 1:
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
 
@@ -57,9 +52,8 @@ class Process:
 def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Process]:
     """Joins the group that the environment describes; alone where WORLD_SIZE is absent or 1.
 
-    The processes meet by the file that RENDEZVOUS_FILE names (launcher.py sets it), or else by the
-    address that torchrun gives. A collective that waits longer than ``timeout_seconds`` raises.
-    A process that joined a group ends by :func:`leave`.
+    The processes meet by the file that RENDEZVOUS_FILE names, or else at the address that torchrun
+    gives. A collective that waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = pick_device(device_setting, int(os.environ.get("LOCAL_RANK", 0)))

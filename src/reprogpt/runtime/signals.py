@@ -35,15 +35,11 @@ class StopSignals:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Makes the system send this process SIGTERM when its parent dies, by kill -9 too.
-
-    ``parent``: its process id where the caller knows it, so that a parent that died before this
-    call is noticed; None means the parent of this moment.
-    """
+    """Makes the system send this process SIGTERM when its parent dies, by kill -9 too. ``parent``:
+    its process id where the caller knows it, so that an earlier death is noticed."""
     parent = parent or os.getppid()
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG of linux/prctl.h
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
     else:

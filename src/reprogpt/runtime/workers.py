@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -33,16 +32,12 @@ class Processes:
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """``function`` of every item, in order; in this process if there is one worker or item.
-
-        Items and results are pickled, so they are small: names and numbers, never text or tokens.
-        Raises ValueError when one of the processes was killed.
-        """
+        Raises ValueError when one of the processes was killed."""
         if self.workers == 1 or len(items) < 2:
             yield from map(function, items)
             return
         if self._pool is None:
-            # spawn: the same on every system, and safe beside threads.
-            context = multiprocessing.get_context("spawn")
+            context = multiprocessing.get_context("spawn")  # safe beside threads
             self._pool = ProcessPoolExecutor(self.workers, context, _start_worker)
         try:
             yield from self._pool.map(function, items)
@@ -54,8 +49,7 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 

@@ -8,7 +8,7 @@ from reprogpt.config import TrainConfig
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Two parameter groups: matrices (embeddings included) are decayed, biases and norms not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = list(model.parameters())
     return [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},

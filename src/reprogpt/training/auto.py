@@ -20,10 +20,8 @@ that counts there (docs/speed.md has the measurements)."""
 
 
 def resolve_auto(cfg: Config, process: Process, known: dict[str, Any]) -> dict[str, Any]:
-    """precision, micro_batch and compile of this run, with every `auto` made concrete.
-
-    ``known``: what they were when the run began, empty when it begins now; an `auto` keeps its
-    meaning. Raises ValueError when this device lacks the precision.
+    """precision, micro_batch and compile of this run, with every `auto` made concrete: as in
+    ``known``, where the run began before. Raises ValueError when the device lacks the precision.
     """
     device, rows = process.device, batch_sizes(cfg.train, cfg.model.block_size).full
     micro_tokens = GPU_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS
@@ -40,11 +38,8 @@ def resolve_auto(cfg: Config, process: Process, known: dict[str, Any]) -> dict[s
 
 
 def compiling_pays(cfg: Config) -> bool:
-    """Whether a run on a CPU is long enough that compiling its blocks saves time.
-
-    Estimated from the run's size, never measured: a measurement would let two runs of the same
-    params differ in their last bits.
-    """
+    """Whether a run on a CPU is long enough that compiling its blocks saves time. Never measured:
+    two runs of the same params could then differ in their last bits."""
     m = cfg.model
     compiler = any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++")))
     if m.architecture != "gpt" or not compiler:

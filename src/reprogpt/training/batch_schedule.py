@@ -1,9 +1,7 @@
 """The number of rows in each step's global batch: constant, or growing over the run's first part.
 
-GPT-3 was trained with a batch that grows linearly from 32k tokens to its full size over the first
-4 to 12 billion tokens (Brown et al., 2020, appendix B). A step's size depends on the rows before
-it, and so on all earlier sizes: the ramp's steps are tabulated once, so that any step can be asked
-for without state.
+GPT-3's batch grew linearly from 32k tokens over the first 4 to 12 billion (Brown et al., 2020,
+appendix B). A step's size depends on all earlier sizes: the ramp's are tabulated once.
 """
 
 import numpy as np

@@ -1,9 +1,7 @@
 """Checkpoints: saved atomically, verified when loaded.
 
 ``runs/<fingerprint>/step_000250.pt`` is the state after 250 updates, ``step_000250.sha256`` its
-checksum. Both are written under a temporary name, synced and renamed, the checksum first, so a
-file with its final name is complete. A file that is damaged later fails its checksum when loaded;
-it is renamed with a message, and the checkpoint before it is used.
+checksum. Both are written under a temporary name, synced and renamed, the checksum first.
 """
 
 import sys
@@ -37,8 +35,7 @@ def load(path: Path) -> dict[str, Any]:
         found = sha256_of(path)
         if found != expected:
             raise ValueError(f"{path}: its sha256 is {found[:12]}..., not {expected[:12]}...")
-        with path.open("rb") as file:
-            state: dict[str, Any] = torch.load(file, "cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     return state
@@ -67,11 +64,11 @@ def latest(run: Path) -> dict[str, Any] | None:
 def prune(run: Path, keep: int, best: int | None = None) -> None:
     """Removes all but the last ``keep`` checkpoints, every best_* but that of step ``best``, and
     temporary files that a kill left behind."""
-    names = [f"step_{step:06d}" for step in steps(run)[:-keep]]
-    names += [p.stem for p in run.glob("best_*.pt") if best is None or int(p.stem[5:]) != best]
-    for name in names:
-        (run / f"{name}.pt").unlink(missing_ok=True)  # first: a checksum alone is harmless
-        (run / f"{name}.sha256").unlink(missing_ok=True)
+    old = [run / f"step_{step:06d}.pt" for step in steps(run)[:-keep]]
+    old += [p for p in run.glob("best_*.pt") if int(p.stem[5:]) != best]
+    for path in old:
+        path.unlink(missing_ok=True)  # first: a checksum alone is harmless
+        path.with_suffix(".sha256").unlink(missing_ok=True)
     for temporary in (*run.glob(".step_*"), *run.glob(".best_*")):
         temporary.unlink(missing_ok=True)
 

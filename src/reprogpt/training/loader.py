@@ -1,9 +1,8 @@
 """The global batch of each step: a pure function of (seed, step), so there is no state to save.
 
-The tokens of a split are one stream. An epoch divides it into windows of block_size tokens, from
-an offset that each epoch draws anew, and visits every window once, in an order permuted by (seed,
-epoch). Row r of step s is window number before(s) + r of this endless sequence, where before(s) is
-the number of rows of all earlier steps (batch_schedule.py). Only then is the batch sliced by rank
+An epoch divides the split's stream of tokens into windows of block_size, from an offset drawn anew,
+and visits every window once, in an order permuted by (seed, epoch). Row r of step s is window
+before(s) + r of this endless sequence (batch_schedule.py). Only then is the batch sliced by rank
 and into micro-batches, so any number of processes trains on the same rows.
 """
 
@@ -21,34 +20,25 @@ from reprogpt.model.loss import MASKED
 from reprogpt.runtime.device import copy_to
 from reprogpt.tokens.shards import TokenStream
 from reprogpt.training.batch_schedule import BatchSizes
-from reprogpt.training.permutation import Permutation, draw
+from reprogpt.training.permutation import draw, permute
 
 CHUNK = 4096
-"""Windows whose starts are computed at once and cached for the next steps: one at a time, the
-permutation's many small operations would cost more than reading the tokens."""
+"""Windows whose starts are computed at once: one at a time costs more than reading the tokens."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """One process's rows of a global batch."""
 
-    idx: Tensor
-    """(b, T) int64"""
-    targets: Tensor
-    """(b, T) int64, the token after each position; MASKED where it is not trained on"""
-    rows: Tensor
-    """(b,) int64: the rows' numbers within the global batch"""
-    valid: int
-    """Targets of the *global* batch that are not MASKED"""
-    most: int = 0
-    """Largest per-rank row count; 0: no rank has more rows than this one"""
+    idx: Tensor  # (b, T) int64
+    targets: Tensor  # (b, T) int64, the token after each position; MASKED: not trained on
+    rows: Tensor  # (b,) int64: the rows' numbers within the global batch
+    valid: int  # targets of the *global* batch that are not MASKED
+    most: int = 0  # largest per-rank row count; 0: no rank has more rows than this one
 
     def micro_batches(self, limit: int) -> Iterator["Batch"]:
-        """The rows in parts of nearly equal size, at most ``limit`` rows each.
-
-        The number of parts is the same on every rank, the first perhaps empty: under FSDP every
-        forward is a collective.
-        """
+        """The rows in parts of nearly equal size, at most ``limit`` rows each. Every rank has as
+        many parts, the first perhaps empty: under FSDP every forward is a collective."""
         rows = len(self.rows)
         parts = -(-max(rows, self.most) // limit)
         for i in range(parts):
@@ -58,7 +48,6 @@ class Batch:
         return replace(self, idx=self.idx[rows], targets=self.targets[rows], rows=self.rows[rows])
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on ``device``."""
         idx, targets, rows = (copy_to(x, device) for x in (self.idx, self.targets, self.rows))
         return replace(self, idx=idx, targets=targets, rows=rows)
 
@@ -68,10 +57,8 @@ class Loader:
 
     def __init__(self, stream: TokenStream, batch: int | BatchSizes, block_size: int, seed: int,
                  order: str = "shuffled") -> None:
-        """``batch``: tokens of the global batch, or its rows at each step.
-
-        Raises ValueError when the stream is shorter than one window.
-        """
+        """``batch``: tokens of the global batch, or its rows at each step. Raises ValueError when
+        the stream is shorter than one window."""
         T, N = block_size, stream.n_tokens
         if N <= T:
             raise ValueError(f"params.yaml: model.block_size={T} needs at least {T + 1} training "
@@ -80,12 +67,10 @@ class Loader:
         self.sizes = BatchSizes(batch // T) if isinstance(batch, int) else batch
         # A shuffled epoch leaves room for its offset, so that all epochs have equally many windows.
         self.windows = max(1, (N - T) // T) if order == "shuffled" else (N - 1) // T
-        """Windows of an epoch."""
         self._slack = N - 1 - self.windows * T
 
     def starts(self, step: int, rows: range | None = None) -> NDArray[np.int64]:
-        """Positions in the stream at which the rows of step's global batch start, or ``rows``
-        of them."""
+        """Where in the stream the rows of step's global batch start, or ``rows`` of them."""
         rows = range(self.sizes.rows(step)) if rows is None else rows
         number = self.sizes.before(step) + rows.start
         out: list[NDArray[np.int64]] = []
@@ -148,4 +133,4 @@ class Loader:
         if self.order == "sequential":
             return window * self.block_size
         offset = draw(min(self._slack, self.block_size - 1) + 1, self.seed, epoch)
-        return offset + self.block_size * Permutation(self.windows, self.seed, epoch)(window)
+        return offset + self.block_size * permute(window, self.windows, self.seed, epoch)

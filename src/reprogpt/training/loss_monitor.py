@@ -26,8 +26,8 @@ class LossMonitor:
 
     def __init__(self, loader: Loader, run: Path, process: Process, cfg: TrainConfig,
                  scaled: bool, recent: Iterable[float]) -> None:
-        """``scaled``: float16, where a gradient overflows now and then and the scaler skips that
-        step, so only the loss must be finite. ``recent``: losses before this start."""
+        """``scaled``: float16, where the scaler skips a step whose gradient overflows, so only the
+        loss must be finite. ``recent``: losses before this start."""
         self.loader, self.run, self.process, self.scaled = loader, run, process, scaled
         self.max_spike = cfg.max_loss_spike
         self.recent = deque(recent, maxlen=max(TREND, cfg.eval_interval))
@@ -39,10 +39,10 @@ class LossMonitor:
         self._pending.append(values)
 
     def flush(self, step: int) -> tuple[float, float]:
-        """Checks the steps since the last flush, of which ``step`` updates are done. A collective.
+        """Checks the steps since the last flush, after ``step`` updates. A collective.
 
-        Returns the last global mean loss and gradient norm, nan without a new step. Only here do
-        they leave the device. Raises NotFinite with the step and the place of its tokens.
+        Returns the last global mean loss and gradient norm, nan without a new step. Raises
+        NotFinite with the step and the place of its tokens.
         """
         if not self._pending:
             return math.nan, math.nan
@@ -51,9 +51,12 @@ class LossMonitor:
         losses = self.process.sum(values[:, 0].contiguous()).tolist()
         norms = values[:, 1].tolist()
         for i, (loss, norm) in enumerate(zip(losses, norms, strict=True), step - len(losses) + 1):
-            problem = self._problem(loss, norm)
-            if problem:
-                raise NotFinite(f"step {i}: {problem}; {self._place(i)}")
+            if problem := self._problem(loss, norm):
+                found = checkpoint.steps(self.run)
+                last = (f"the last good checkpoint is {self.run.name}/step_{found[-1]:06d}.pt"
+                        if found else "there is no checkpoint yet")
+                raise NotFinite(f"step {i}: {problem}; its batch is {self.loader.describe(i - 1)}; "
+                                f"{last}: lower train.lr or look at those tokens")
             self.recent.append(loss)
         return losses[-1], norms[-1]
 
@@ -73,10 +76,3 @@ class LossMonitor:
         return None if loss <= self.max_spike * mean else (
             f"loss {loss:.4f} is over train.max_loss_spike={self.max_spike:g} times its running "
             f"mean {mean:.4f}")
-
-    def _place(self, step: int) -> str:
-        found = checkpoint.steps(self.run)
-        last = (f"the last good checkpoint is {self.run.name}/step_{found[-1]:06d}.pt" if found
-                else "there is no checkpoint yet")
-        return (f"its batch is {self.loader.describe(step - 1)}; {last}: lower train.lr or look "
-                "at those tokens")

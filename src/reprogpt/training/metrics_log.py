@@ -22,10 +22,8 @@ Row = dict[str, float]
 
 
 class MetricsLog:
-    """metrics/train.csv: a header, then one flushed line per logged step.
-
-    A value that was not measured is ``nan``: DVC would draw an empty field as 0.
-    """
+    """metrics/train.csv: a header, then one flushed line per logged step. A value that was not
+    measured is ``nan``: DVC would draw an empty field as 0."""
 
     def __init__(self, path: Path | None, rows: list[Row]) -> None:
         """Writes the ``rows`` so far; with ``path`` None (ranks above 0) they stay in memory."""
@@ -39,7 +37,6 @@ class MetricsLog:
             self._file.flush()
 
     def write(self, row: Row) -> None:
-        """Appends one step's row."""
         self.rows.append(row)
         if self._file is not None:
             self._file.write(_line(row))
@@ -63,10 +60,9 @@ def write_metrics(path: Path, values: dict[str, Any]) -> None:
 
 
 class Clock:
-    """A stopwatch that first waits until the device has finished its work."""
+    """A stopwatch that first waits until the device has finished its work; from ``seconds`` on."""
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        """``seconds``: counted before this start, for a run that continues."""
         self._device, self.seconds = device, seconds
         self.start()
 

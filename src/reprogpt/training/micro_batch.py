@@ -5,17 +5,13 @@ import gc
 import torch
 
 from reprogpt.training.loader import Batch, Loader
-from reprogpt.training.sharding import local_numel
 from reprogpt.training.wrap import WrappedModel
 
 
 def warm_up(wrapped: WrappedModel, loader: Loader, optimizer: torch.optim.Optimizer) -> None:
-    """Brings the model into the state in which every start, first or resumed, computes alike.
-
-    DDP rebuilds its buckets after its first backward, which changes the order of its sums: without
-    a pass before the first step, a resumed run would differ in the last bits from an uninterrupted
-    one. The passes change no weight, and compile before the clock starts.
-    """
+    """Brings the model into the state in which every start, first or resumed, computes alike: DDP
+    rebuilds its buckets after its first backward, which changes the order of its sums. The passes
+    change no weight, and compile before the clock starts."""
     fit_micro_batch(wrapped, loader, optimizer)
     wrapped.add_ddp()
     if wrapped.process.world_size > 1 or wrapped.resolved["compile"]:
@@ -28,10 +24,8 @@ def warm_up(wrapped: WrappedModel, loader: Loader, optimizer: torch.optim.Optimi
 
 def fit_micro_batch(wrapped: WrappedModel, loader: Loader, optimizer: torch.optim.Optimizer
                     ) -> None:
-    """Halves the micro-batch until a pass fits on the GPU beside all that a step needs.
-
-    Raises ValueError when one row does not fit.
-    """
+    """Halves the micro-batch until a pass fits on the GPU beside all that a step needs. Raises
+    ValueError when one row does not fit."""
     while not _fits(wrapped, extreme_micro_batches(wrapped, loader)[0], optimizer):
         if wrapped.micro_batch == 1:
             raise ValueError("out of memory with one row at a time: lower model.block_size "
@@ -44,16 +38,16 @@ def _fits(wrapped: WrappedModel, micro_batch: Batch, optimizer: torch.optim.Opti
     parameter) and, before the optimizer's first step, two moments (8)."""
     if wrapped.process.device.type != "cuda":
         return True
-    parameters = sum(local_numel(p) for p in wrapped.model.parameters())
+    own = [p.to_local() if hasattr(p, "to_local") else p for p in wrapped.model.parameters()]
+    parameters = sum(p.numel() for p in own)
+    full = False
     try:
         trial_pass(wrapped, micro_batch, parameters * (4 if optimizer.state else 12))
-        full = False
     except RuntimeError as error:  # torch's own error, and Triton's
         full = "out of memory" in str(error)
         if not full:
             raise
-    if full:
-        wrapped.model.zero_grad(set_to_none=True)
+    wrapped.model.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
     return not wrapped.process.any(full)
 

@@ -1,7 +1,7 @@
-"""Muon for the hidden matrices, AdamW for all other parameters: one optimizer, one state.
+"""Muon (Jordan et al., 2024) for the hidden matrices, AdamW for all other parameters.
 
-Muon (Jordan et al., 2024) replaces a matrix's momentum by the nearest orthogonal matrix, found by
-five steps of a Newton-Schulz iteration, so that the update is equally large in every direction.
+Muon replaces a matrix's momentum by the nearest orthogonal matrix, found by five steps of a
+Newton-Schulz iteration, so that the update is equally large in every direction.
 """
 
 import math
@@ -22,10 +22,8 @@ Group = dict[str, Any]
 
 
 def orthogonalize(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x (n, rows, columns) -> about U V^T of each x = U S V^T, in ``dtype``.
-
-    Singular values end between about 0.7 and 1.2, which is enough.
-    """
+    """x (n, rows, columns) -> about U V^T of each x = U S V^T, in ``dtype``: singular values end
+    between about 0.7 and 1.2, which is enough."""
     a, b, c = COEFFICIENTS
     tall = x.size(-2) > x.size(-1)
     x = (x.mT if tall else x).to(dtype)
@@ -43,9 +41,8 @@ def orthogonalize(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _product_of_steps(gram: Tensor) -> Tensor:
     """gram (n, rows, rows) = x x^T -> the matrix by which all steps together multiply x.
 
-    A step multiplies x from the left by a polynomial of its gram, and these polynomials commute,
-    so x is not needed in between. For an MLP's matrix, four times as wide as high, this takes 0.6
-    of the time.
+    A step multiplies x from the left by a polynomial of its gram, and these commute. For an MLP's
+    matrix, four times as wide as high, this takes 0.6 of the time.
     """
     a, b, c = COEFFICIENTS
     product = torch.eye(gram.size(-1), dtype=gram.dtype, device=gram.device).expand_as(gram)
@@ -63,9 +60,8 @@ class Muon(torch.optim.Optimizer):
 
     ``pieces`` of a Muon group: each of its matrices is that many stacked matrices (q, k and v in
     c_attn), orthogonalized separately. ``match_adamw`` scales an update to the size of AdamW's
-    (Liu et al., 2025: 0.2 sqrt(max(rows, columns))) instead of sqrt(rows / columns). Of several
-    processes each orthogonalizes a share of the matrices and keeps the whole state; the results are
-    those of one process, on a CPU bit for bit.
+    (Liu et al., 2025) instead of by sqrt(rows / columns). Of several processes each orthogonalizes
+    a share of the matrices; the results are those of one process, on a CPU bit for bit.
     """
 
     def __init__(self, groups: list[Group], *, lr: float, weight_decay: float = 0.0,
@@ -114,24 +110,24 @@ class Muon(torch.optim.Optimizer):
         world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         owners = self._owners(directions, world)
         # bfloat16 is enough, and slow on CPUs that only emulate it
-        on_gpu = bool(directions) and directions[0].is_cuda
+        on_gpu = any(x.is_cuda for x in directions)
         dtype = self._dtype or (torch.bfloat16 if on_gpu else torch.float32)
-        updates = {i: torch.empty_like(x, dtype=dtype)
-                   for i, x in enumerate(directions) if owners[i] != rank}
+        updates = [x if owner == rank else torch.empty_like(x, dtype=dtype)
+                   for x, owner in zip(directions, owners, strict=True)]
         by_shape: dict[torch.Size, list[int]] = {}
         for i, x in enumerate(directions):
             if owners[i] == rank:
                 by_shape.setdefault(x.shape[1:], []).append(i)
         for same in by_shape.values():  # matrices of one shape in one batch
             found = orthogonalize(torch.cat([directions[i] for i in same]), dtype)
-            parts = found.split([len(directions[i]) for i in same])
-            updates |= {i: part.contiguous() for i, part in zip(same, parts, strict=True)}
+            for i, part in zip(same, found.split([len(directions[i]) for i in same]), strict=True):
+                updates[i] = part.contiguous()
         if world > 1:
-            sends = [dist.broadcast(updates[i], src=owner, async_op=True)
-                     for i, owner in enumerate(owners)]
+            sends = [dist.broadcast(update, src=owner, async_op=True)
+                     for update, owner in zip(updates, owners, strict=True)]
             for send in sends:
                 send.wait()
-        return [updates[i] for i in range(len(directions))]
+        return updates
 
     @staticmethod
     def _owners(matrices: list[Tensor], world: int) -> list[int]:
@@ -145,8 +141,6 @@ class Muon(torch.optim.Optimizer):
 
     def _adamw(self, group: Group) -> None:
         params: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
         for p in params:
             if not self.state[p]:
                 self.state[p] = {"step": torch.zeros((), dtype=torch.float32, device=p.device),
@@ -161,21 +155,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def muon_groups(model: nn.Module, cfg: TrainConfig) -> list[Group]:
-    """Hidden matrices by Muon, decayed; embeddings, head and vectors by AdamW, not decayed.
-
-    Each group's ``lr_scale`` times the schedule's rate is its learning rate.
-    """
+    """Hidden matrices by Muon, decayed; embeddings, head and vectors by AdamW, not decayed. A
+    group's learning rate is the schedule's times its ``lr_scale``."""
     kinds: dict[str, list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         kinds.setdefault(_kind(name, p), []).append(p)
     rates = {"qkv": cfg.muon_lr, "matrix": cfg.muon_lr, "embed": cfg.embed_lr,
              "head": cfg.head_lr, "scalar": cfg.scalar_lr}
-    return [
-        {"params": params, "lr_scale": (rates[kind] or cfg.lr) / cfg.lr,
-         "muon": kind in ("qkv", "matrix"), "pieces": 3 if kind == "qkv" else 1,
-         "weight_decay": cfg.weight_decay if kind in ("qkv", "matrix") else 0.0}
-        for kind, params in kinds.items()
-    ]
+    return [{"params": params, "lr_scale": (rates[kind] or cfg.lr) / cfg.lr,
+             "muon": kind in ("qkv", "matrix"), "pieces": 3 if kind == "qkv" else 1,
+             "weight_decay": cfg.weight_decay if kind in ("qkv", "matrix") else 0.0}
+            for kind, params in kinds.items()]
 
 
 def _kind(name: str, p: nn.Parameter) -> str:

@@ -10,15 +10,13 @@ from torch import nn
 from reprogpt.config import TrainConfig
 
 WSD_DECAY = 0.2
-"""The last part of a warm-up-stable-decay run, over which the rate falls (Hu et al., 2024: 10 to
-20% is enough)."""
+"""The part of a warm-up-stable-decay run in which the rate falls (Hu et al., 2024: 10 to 20%)."""
 
 
 def lr_at(step: int, cfg: TrainConfig) -> float:
     """The learning rate of the update that follows ``step`` completed ones.
 
-    Warm-up is (step + 1) / warmup_steps of lr, so the first update already moves; then the
-    schedule goes from lr to min_lr, reached at max_steps.
+    Warm-up is (step + 1) / warmup_steps of lr; then the schedule goes to min_lr at max_steps.
     """
     if step < cfg.warmup_steps:
         return cfg.lr * (step + 1) / cfg.warmup_steps
@@ -46,10 +44,8 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def build_optimizer(model: nn.Module, cfg: TrainConfig, shard_state: bool = False
                     ) -> torch.optim.Optimizer:
-    """The optimizer over the model's parameters: ``build`` of adamw.py or muon.py.
-
-    Imported by name, so that a run depends on its own optimizer alone (dvc.yaml names the file by
-    the same param). ``shard_state``: each process keeps the state of its share of the parameters.
+    """``build`` of adamw.py or muon.py, imported by name, so that a run depends on its own
+    optimizer alone. ``shard_state``: each process keeps the state of its share of the parameters.
     """
     optimizer: torch.optim.Optimizer = import_module(f".{cfg.optimizer}", __package__).build(
         model, cfg, shard_state)

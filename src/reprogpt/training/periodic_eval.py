@@ -1,7 +1,7 @@
 """HellaSwag scores and samples during training, every so many steps.
 
-The records are kept in the run's folder and the files of metrics/ are rebuilt from them. A run
-that resumes from step k drops the records after k, so none appears twice.
+The files of metrics/ are rebuilt from records in the run's folder, of which a run that resumes from
+step k drops those after k.
 """
 
 import json
@@ -25,9 +25,8 @@ SCORES = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
 class Probes:
     """``probes(step, model)`` measures what is due after ``step`` updates. A collective.
 
-    ``at_once``: tokens in one forward pass of an evaluation. ``step``: where training starts or
-    resumes. ``run``: the run's folder; ``metrics``: that of train_hellaswag.csv and
-    train_samples.md. Raises ValueError for prompts that the tokenizer cannot encode.
+    ``at_once``: tokens in one forward pass. ``step``: where training starts or resumes. ``run``,
+    ``metrics``: folders. Raises ValueError for prompts that the tokenizer cannot encode.
     """
 
     def __init__(self, train: TrainConfig, sample: SampleConfig, seed: int, tokenizer: Tokenizer,
@@ -48,8 +47,6 @@ class Probes:
             self._questions = read_questions(hellaswag_file, tokenizer, train.hellaswag_examples)
 
     def __call__(self, step: int, model: GPT) -> None:
-        """``model`` is the unwrapped one. Samples draw from generators of their own, so training
-        is not affected."""
         record: dict[str, Any] = {"step": step}
         if self._questions is not None and _due(step, self.train.hellaswag_interval):
             record["hellaswag"] = score_questions(model, self._questions, self.process,
@@ -75,13 +72,11 @@ class Probes:
 
     def due(self, step: int) -> bool:
         """Whether anything is to be measured after ``step`` updates."""
-        return (_due(step, self.train.hellaswag_interval)
-                or _due(step, self.train.sample_interval))
+        return _due(step, self.train.hellaswag_interval) or _due(step, self.train.sample_interval)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """The records of a file. A damaged file is renamed with a message, and the records before the
-    damage are kept."""
+    """The records of a file, up to a damaged one; then the file is renamed with a message."""
     records: list[dict[str, Any]] = []
     lines = file.read_bytes().splitlines() if file.exists() else []
     for number, line in enumerate(lines, 1):

@@ -1,8 +1,7 @@
 """A pseudo-random permutation of 0..n-1 in constant memory.
 
 A Feistel network permutes the integers below the next power of four; a result outside 0..n-1 is
-permuted again until it lies inside (cycle walking), on average fewer than four times. Black and
-Rogaway, "Ciphers with Arbitrary Finite Domains" (2002).
+permuted again until it lies inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains").
 """
 
 import hashlib
@@ -19,28 +18,22 @@ def draw(limit: int, *key: int) -> int:
     return int.from_bytes(digest, "little") % limit
 
 
-class Permutation:
-    """The permutation of 0..n-1 that ``key`` selects."""
+def permute(i: NDArray[np.int64], n: int, *key: int) -> NDArray[np.int64]:
+    """Indices (k,) -> their images (k,) by the permutation of 0..n-1 that ``key`` selects."""
+    half_bits = max(1, -(-(n - 1).bit_length() // 2))
+    round_keys = [np.uint64(draw(2**64, *key, r)) for r in range(ROUNDS)]
+    out = _network(i.astype(np.uint64), half_bits, round_keys)
+    while (outside := out >= n).any():
+        out[outside] = _network(out[outside], half_bits, round_keys)
+    return out.astype(np.int64)
 
-    def __init__(self, n: int, *key: int) -> None:
-        assert n >= 1
-        self.n = n
-        self.half_bits = max(1, -(-(n - 1).bit_length() // 2))
-        self.round_keys = [np.uint64(draw(2**64, *key, r)) for r in range(ROUNDS)]
 
-    def __call__(self, i: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Indices (k,) in 0..n-1 -> their images (k,), in 0..n-1."""
-        out = self._network(i.astype(np.uint64))
-        while (outside := out >= self.n).any():
-            out[outside] = self._network(out[outside])
-        return out.astype(np.int64)
-
-    def _network(self, x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        shift, low = np.uint64(self.half_bits), np.uint64((1 << self.half_bits) - 1)
-        left, right = x >> shift, x & low
-        for key in self.round_keys:
-            left, right = right, left ^ (_mix(right ^ key) & low)
-        return (left << shift) | right
+def _network(x: NDArray[np.uint64], half_bits: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
+    shift, low = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = x >> shift, x & low
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & low)
+    return (left << shift) | right
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

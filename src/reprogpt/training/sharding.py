@@ -1,12 +1,9 @@
 """Sharded parameters and optimizer state, and their gathering for a checkpoint.
 
-For models that would not fit otherwise: ``runtime.shard_optimizer`` keeps each AdamW moment on one
-process only (ZeRO stage 1); ``runtime.parallel: fsdp`` shards weights and gradients too (stage 3).
-A checkpoint always holds the whole state, so a run may resume under the other setting.
-
-torch's modules for this take seconds to import, so they are imported where something is sharded.
-Elsewhere a sharded tensor is known by its ``full_tensor``, a sharded optimizer by its
-``consolidate_state_dict``.
+``runtime.shard_optimizer`` keeps each AdamW moment on one process only (ZeRO stage 1);
+``runtime.parallel: fsdp`` shards weights and gradients too (stage 3). A checkpoint always holds the
+whole state, so a run may resume under the other setting. torch's modules for this take seconds to
+import: a sharded tensor is known by its ``full_tensor``, an optimizer by consolidate_state_dict.
 """
 
 from typing import Any
@@ -22,20 +19,13 @@ def shard_model(model: nn.Module) -> None:
     computes; the rest (embeddings, last norm) from forward to backward."""
     from torch.distributed.fsdp import fully_shard
 
-    blocks = getattr(model, "h", ())
-    for block in blocks:
-        fully_shard(block)
-    fully_shard(model)
+    for part in (*getattr(model, "h", ()), model):
+        fully_shard(part)
 
 
 def unsharded(value: Tensor) -> Tensor:
     """The full tensor on every process. A collective where ``value`` is sharded."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def local_numel(parameter: Tensor) -> int:
-    """How many elements of a parameter this process holds."""
-    return parameter.to_local().numel() if hasattr(parameter, "to_local") else parameter.numel()
 
 
 def gather(value: Any, process: Process) -> Any:
@@ -51,19 +41,12 @@ def gather(value: Any, process: Process) -> Any:
     return value
 
 
-def model_state(model: nn.Module, process: Process) -> dict[str, Any]:
-    """The model's full state, on the first process. A collective."""
-    state: dict[str, Any] = gather(dict(model.state_dict()), process)
-    return state
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, process: Process) -> dict[str, Any] | None:
-    """The optimizer's full state, on the first process. A collective."""
-    if hasattr(optimizer, "consolidate_state_dict"):
-        optimizer.consolidate_state_dict(to=0)
-        return optimizer.state_dict() if process.is_first else None
-    state: dict[str, Any] = gather(optimizer.state_dict(), process)
-    return state
+def full_state(part: Any, process: Process) -> Any:
+    """The full state of a model or an optimizer, on the first process. A collective."""
+    if hasattr(part, "consolidate_state_dict"):
+        part.consolidate_state_dict(to=0)
+        return part.state_dict() if process.is_first else None
+    return gather(part.state_dict(), process)
 
 
 def load_model_state(model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -1,8 +1,6 @@
 """Training: build, restore, loop over the steps, save. Each process of a run executes this.
 
     python -m reprogpt.training.trainer RUN_DIR
-
-Everything that decides the weights is in RUN_DIR/run.json, the shards and the newest checkpoint.
 """
 
 import math
@@ -58,7 +56,11 @@ class Trainer:
         self.val_stream = TokenStream(tokens, "val", runtime.verify)
         tokenizer = load_tokenizer(tokens / "tokenizer")
         self.token_bytes = tokenizer.token_bytes()
-        self._check_rows()
+        if (rows := self.loader.sizes.rows(0)) < process.world_size:
+            which, key = (("a", "batch_tokens") if train.batch_ramp is None
+                          else ("the first", "batch_ramp.start_tokens"))
+            raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the "
+                             f"{rows} rows of {which} batch; lower it or raise train.{key}")
 
         # Rank 0 alone looks for a checkpoint, because it renames damaged ones.
         state = checkpoint.latest(run.path) if process.is_first else None
@@ -69,19 +71,18 @@ class Trainer:
         set_determinism(train.deterministic, train.precision)
         self.model = initial_model(cfg, run.paths)
         known = state["resolved"] if state else {}
+        several = process.world_size > 1
         self.wrapped = WrappedModel(
             self.model, process, cfg.seed, process.from_first(resolve_auto(cfg, process, known)),
-            fsdp=runtime.parallel == "fsdp" and process.world_size > 1,
-            growing=train.batch_ramp is not None)
-        self.optimizer = build_optimizer(self.model, train,
-                                         runtime.shard_optimizer and process.world_size > 1)
+            fsdp=runtime.parallel == "fsdp" and several, growing=train.batch_ramp is not None)
+        self.optimizer = build_optimizer(self.model, train, runtime.shard_optimizer and several)
         self.scaler = torch.amp.GradScaler(process.device.type,
                                            enabled=self.wrapped.precision == "float16")
         if state is not None:
             self._restore(state)
         past = state or {"seconds": 0.0, "best": None, "rows": [], "recent": []}
         self.clock = Clock(process.device, past["seconds"])
-        self.best: dict[str, float] | None = past["best"]  # of train.keep=best: loss, step
+        self.best: dict[str, Any] | None = past["best"]  # of train.keep=best: loss, step
         self.monitor = LossMonitor(self.loader, run.path, process, train,
                                    self.scaler.is_enabled(), past["recent"])
         self.log = MetricsLog(Path(run.paths.csv) if process.is_first else None, past["rows"])
@@ -102,7 +103,9 @@ class Trainer:
         if steps:
             warm_up(self.wrapped, self.loader, self.optimizer)
         self.clock.start()
-        with StopSignals() as stop, self._progress_bar() as bar:
+        bar = tqdm(total=cfg.max_steps, initial=self.step, unit="step", desc="train",
+                   disable=not process.is_first, mininterval=0.5)
+        with StopSignals() as stop, bar:
             if self.step == 0:
                 self._log(self._evaluate())
                 self._probe()
@@ -123,22 +126,10 @@ class Trainer:
                 if stopping and not last:
                     raise Stopped(f"stopped at step {self.step} of {cfg.max_steps}, checkpoint "
                                   "saved; the same command continues from there")
-        weights = sharding.model_state(self.model, process)
+        weights = sharding.full_state(self.model, process)
         if process.is_first:
             self._finish(weights)
             self.run_dir.done.touch()
-
-    def _check_rows(self) -> None:
-        rows, world = self.loader.sizes.rows(0), self.process.world_size
-        if rows < world:
-            which, key = (("a", "batch_tokens") if self.cfg.train.batch_ramp is None
-                          else ("the first", "batch_ramp.start_tokens"))
-            raise ValueError(f"params.yaml: runtime.nproc={world} is more than the {rows} rows of "
-                             f"{which} batch; lower it or raise train.{key}")
-
-    def _progress_bar(self) -> "tqdm[Any]":
-        return tqdm(total=self.cfg.train.max_steps, initial=self.step, unit="step", desc="train",
-                    disable=not self.process.is_first, mininterval=0.5)
 
     def _show(self, bar: "tqdm[Any]") -> None:
         losses = {"loss": self.log.last("train_loss"), "val": self.log.last("val_loss")}
@@ -163,14 +154,13 @@ class Trainer:
         """The validation loss; with train.keep=best the weights are saved if it is the lowest."""
         with self.clock.stopped():
             with autocast(self.process.device, self.wrapped.precision):
-                loss = validation_loss(self.model, self.val_stream, self.token_bytes,
-                                       self.wrapped.evaluators,
-                                       val_tokens=self.cfg.train.val_tokens,
-                                       block_size=self.cfg.model.block_size,
-                                       at_once=self.at_once).loss
+                loss = validation_loss(
+                    self.model, self.val_stream, self.token_bytes, self.wrapped.evaluators,
+                    val_tokens=self.cfg.train.val_tokens, block_size=self.cfg.model.block_size,
+                    at_once=self.at_once).loss
             if self.cfg.train.keep == "best" and (self.best is None or loss < self.best["loss"]):
                 self.best = {"loss": loss, "step": self.step}
-                best = {"model": sharding.model_state(self.model, self.process)}
+                best = {"model": sharding.full_state(self.model, self.process)}
                 if self.process.is_first:
                     checkpoint.save(self.run_dir.path, f"best_{self.step:06d}", best)
         return loss
@@ -186,16 +176,16 @@ class Trainer:
         with self.clock.stopped() as seconds:
             self.monitor.flush(self.step)  # raises before a diverged state is saved
             state = {
-                "step": self.step, "model": sharding.model_state(self.model, self.process),
-                "optimizer": sharding.optimizer_state(self.optimizer, self.process),
+                "step": self.step, "model": sharding.full_state(self.model, self.process),
+                "optimizer": sharding.full_state(self.optimizer, self.process),
                 "scaler": self.scaler.state_dict(), "seconds": seconds, "best": self.best,
                 "rows": self.log.rows, "recent": list(self.monitor.recent),
                 "resolved": self.wrapped.resolved, "numerics": self._numerics(),
             }
             if self.process.is_first:
                 checkpoint.save(self.run_dir.path, f"step_{self.step:06d}", state)
-                best = int(self.best["step"]) if self.best else None
-                checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints, best)
+                checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints,
+                                 self.best["step"] if self.best else None)
         self._saved = self.step
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -207,8 +197,7 @@ class Trainer:
         now = self._numerics() | self.wrapped.resolved
         changed = [f"{k} {was[k]} -> {now[k]}" for k in was.keys() & now if was[k] != now[k]]
         if self.process.is_first:
-            print(f"continuing run {self.run_dir.path.name} from step {self.step}",
-                  file=sys.stderr)
+            print(f"continuing run {self.run_dir.path.name} from step {self.step}", file=sys.stderr)
             if changed:
                 print("this continuation is no longer bit-identical to an uninterrupted run: "
                       + ", ".join(changed), file=sys.stderr)
@@ -221,30 +210,29 @@ class Trainer:
 
     def _finish(self, weights: dict[str, Tensor]) -> None:
         """Writes the model (with train.keep=best the best one) and metrics/train.json."""
+        run, cfg = self.run_dir, self.cfg
         if self.best is not None:
-            file = self.run_dir.path / f"best_{int(self.best['step']):06d}.pt"
             try:
-                weights = checkpoint.load(file)["model"]
+                weights = checkpoint.load(run.path / f"best_{self.best['step']:06d}.pt")["model"]
             except ValueError as error:
-                raise ValueError(f"{error}; it was the best model: remove {self.run_dir.path} to "
-                                 "train anew") from None
-        model = build_model(self.cfg.model, self.model.vocab_size)
+                raise ValueError(f"{error}; it was the best model: remove {run.path} to train "
+                                 "anew") from None
+        model = build_model(cfg.model, self.model.vocab_size)
         model.load_state_dict(weights)
-        hf.save_model(Path(self.run_dir.paths.model), model, self.cfg.model,
-                      Path(self.run_dir.paths.tokens) / "tokenizer")
+        hf.save_model(Path(run.paths.model), model, cfg.model, Path(run.paths.tokens, "tokenizer"))
         tokens, seconds = self.loader.tokens(self.step), self.clock.seconds
         speed = tokens / seconds if seconds else math.nan
         peak = peak_flops(self.process.device)
-        flops = self.model.flops_per_token(self.cfg.model.block_size)
-        write_metrics(Path(self.run_dir.paths.json), {
+        flops = self.model.flops_per_token(cfg.model.block_size)
+        write_metrics(Path(run.paths.json), {
             "steps": self.step, "tokens": tokens,
             "epochs": round(self.loader.epochs(self.step), 4),
             "unused_tokens": self.loader.unused_tokens,
-            "train_loss": self.monitor.mean(self.cfg.train.eval_interval),
+            "train_loss": self.monitor.mean(cfg.train.eval_interval),
             "val_loss": self.best["loss"] if self.best else self.log.last("val_loss"),
             "tokens_per_second": speed, "seconds": seconds,
             "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
-            "parameters": self.model.num_parameters(), "fingerprint": self.run_dir.path.name,
+            "parameters": self.model.num_parameters(), "fingerprint": run.path.name,
         })
 
 

@@ -21,14 +21,11 @@ from reprogpt.training.sharding import shard_model
 
 
 class ModelWithLoss(nn.Module):
-    """The model and its loss in one module, so that compile and DDP wrap both.
+    """The model and its loss in one module, so that compile and DDP wrap both. ``compile_model``
+    compiles the model alone: a loss in chunks is a loop, which a compiler would only unroll."""
 
-    ``compile_model`` compiles the model alone: a loss in chunks is a loop, which a compiler would
-    only unroll.
-    """
-
-    def __init__(self, model: GPT, chunk_rows: int | None, compile_model: bool = False,
-                 dynamic: bool | None = False) -> None:
+    def __init__(self, model: GPT, chunk_rows: int | None, compile_model: bool,
+                 dynamic: bool | None) -> None:
         super().__init__()
         self.model, self.chunk_rows = model, chunk_rows
         # A function, not a module: the parameters keep their names.
@@ -46,11 +43,8 @@ class WrappedModel:
 
     def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any],
                  fsdp: bool = False, growing: bool = False) -> None:
-        """Moves the model to the process's device and compiles it; DDP comes with :meth:`add_ddp`.
-
-        ``resolved``: precision, micro_batch and compile without `auto` (auto.py). ``growing``: the
-        micro-batch changes from step to step (train.batch_ramp).
-        """
+        """Moves the model to its device and compiles it. ``resolved``: precision, micro_batch and
+        compile without `auto`. ``growing``: train.batch_ramp changes the micro-batch's size."""
         self.model, self.process, self.seed, self.resolved = model, process, seed, resolved
         self.fsdp, self.growing = fsdp, growing
         if fsdp:  # brings one block at a time to the device, which may not hold all of them
@@ -93,8 +87,7 @@ class WrappedModel:
         return loss
 
     def sync_gradients(self, last: bool) -> AbstractContextManager[Any]:
-        """The context of one micro-batch's forward and backward: processes exchange gradients in
-        the last one only."""
+        """The context of a micro-batch: processes exchange gradients in the last one only."""
         if self.fsdp:
             self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
         elif self.process.world_size > 1 and not last:

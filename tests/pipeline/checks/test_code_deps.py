@@ -66,20 +66,21 @@ def test_write_corrects_both_files(checkout: Path) -> None:
     command = ("python", "-m", "pipeline.checks.code_deps")
     assert run(*command, cwd=checkout).returncode == 0
     before = [(checkout / name).read_bytes() for name in ("dvc.yaml", "ladder/dvc.yaml")]
-    source = checkout / "src/reprogpt/model/rotary.py"
+    source = checkout / "src/reprogpt/model/switches.py"
     source.rename(source.with_name("rope.py"))
     gpt = checkout / "src/reprogpt/model/gpt.py"
-    gpt.write_text(gpt.read_text().replace("reprogpt.model.rotary", "reprogpt.model.rope"))
+    gpt.write_text(gpt.read_text().replace("reprogpt.model.switches", "reprogpt.model.rope"))
     done = run(*command, cwd=checkout)
     assert done.returncode == 1
     for stage in ("train", "evaluate", "sample", "climb"):
-        assert f"{stage}: - src/reprogpt/model/rotary.py" in done.stdout
+        assert f"{stage}: - src/reprogpt/model/switches.py" in done.stdout
         assert f"{stage}: + src/reprogpt/model/rope.py" in done.stdout
     assert run(*command, "--write", cwd=checkout).returncode == 0
     assert run(*command, cwd=checkout).stdout == ""
     after = [(checkout / name).read_bytes() for name in ("dvc.yaml", "ladder/dvc.yaml")]
     for old, new in zip(before, after, strict=True):  # nothing but the names has changed
-        assert sorted(old.replace(b"model/rotary", b"model/rope").split()) == sorted(new.split())
+        assert sorted(old.replace(b"model/switches", b"model/rope").split()) == \
+            sorted(new.split())
 
 
 def changed_deps(project: Path) -> dict[str, dict[str, str]]:

@@ -1,9 +1,8 @@
 """Causal attention, one block of queries at a time, and masked attention by its formula.
 
-A query attends to earlier keys only, so half of the (T, T) scores are never needed: each block of
-queries is multiplied with the keys up to its own end. On CPUs this is faster than torch's fused
-kernel (docs/speed.md). Unlike there the attention weights exist as a tensor, which dropout needs;
-they are saved for the backward pass, so memory grows with T^2.
+Half of the (T, T) scores are masked: each block of queries is multiplied with the keys up to its
+end. On CPUs this is faster than torch's fused kernel (docs/speed.md), and dropout needs the
+weights, which that one never holds. They are saved for backward, so memory grows with T^2.
 """
 
 import math
@@ -17,7 +16,7 @@ from reprogpt.model.dropout import keep
 
 BLOCK_BYTES = 256
 """Size of one key's scores in a block of queries on a CPU: 64 queries in float32, 128 in bfloat16.
-Smaller blocks make narrow products, larger ones compute more scores that are masked."""
+"""
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None,
@@ -28,8 +27,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None,
     (B,) int32 a fraction ``dropout`` of the attention weights is dropped (dropout.py).
     """
     assert q.dtype == k.dtype == v.dtype
-    if dropout_keys is None:
-        dropout = 0.0
+    dropout = 0.0 if dropout_keys is None else dropout
     with torch.autocast(q.device.type, enabled=False):  # or softmax would be float32 on a GPU
         y: Tensor = _BlockAttention.apply(q, k, v, window, dropout, dropout_keys)
     return y
@@ -77,13 +75,12 @@ class _BlockAttention(torch.autograd.Function):
         tensors = iter(saved)
         for seen, block in _blocks(q, ctx.window):
             weights, g = next(tensors), grad[:, block]
-            d_weights = g @ v[:, seen].mT
+            d_weights, dropped = g @ v[:, seen].mT, weights
             if ctx.dropout:
                 kept = next(tensors)
-                dv[:, seen] += _dropped(weights, kept, ctx.dropout).mT @ g
+                dropped = _dropped(weights, kept, ctx.dropout)
                 d_weights = _dropped(d_weights, kept, ctx.dropout)
-            else:
-                dv[:, seen] += weights.mT @ g
+            dv[:, seen] += dropped.mT @ g
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
             d_scores *= ctx.scale
             dq.append(d_scores @ k[:, seen])

@@ -1,7 +1,7 @@
 """Every choice between torch's own operation and a faster one of this folder.
 
-Values and gradients are the same up to rounding. A choice depends on device, dtype and size alone,
-never on a measurement: a run that is repeated must take the same path.
+A choice depends on device, dtype and size alone, never on a measurement: a run that is repeated
+takes the same path.
 """
 
 import torch
@@ -13,11 +13,11 @@ from reprogpt.model.kernels.gelu import GeluBfloat16, gelu_by_sigmoid
 from reprogpt.runtime.device import computes_bfloat16
 
 LONGEST = 1024
-"""Largest number of keys a query may see for attention in blocks. Beyond it the weights saved for
-backward, 2 MB a row of 1024 positions and head in float32, are not worth their memory."""
+"""Largest number of keys a query may see for attention in blocks: the weights saved for backward
+take 2 MB a row of 1024 positions and head in float32."""
 LOGIT_BYTES = {"cpu": 1024 * 50304 * 2, "cuda": 16384 * 50304 * 2}
-"""Size of the logits that exist at a time when the loss is computed in chunks, 103 MB and 1.6 GB:
-1024 and 16384 rows of GPT-2's vocabulary in bfloat16. Fewer rows make narrower products."""
+"""Size of the logits that exist at a time when the loss is computed in chunks: 1024 and 16384 rows
+of GPT-2's vocabulary in bfloat16. Fewer rows make narrower products."""
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -69,10 +69,9 @@ def packing_pays(weight: Tensor, many_rows: bool) -> bool:
     with bfloat16, by 15% in either precision: on those without it MKL was faster.
     """
     needed = ("_reorder_linear_weight", "_linear_pointwise")  # private to torch's compiler
-    if (weight.device.type != "cpu" or not torch.backends.mkldnn.is_available()
+    if (weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16)
+            or not torch.backends.mkldnn.is_available()
             or not all(hasattr(torch.ops.mkldnn, name) for name in needed)):
-        return False
-    if weight.dtype not in (torch.float32, torch.bfloat16):
         return False
     few = weight.dtype == torch.float32 and not many_rows
     return few or computes_bfloat16(weight.device)

@@ -1,8 +1,6 @@
-"""GELU by a sigmoid, for CPUs: torch's own spends its time in tanh, which takes three times as long
-there as a sigmoid, in float32 six times.
+"""GELU's tanh approximation by a sigmoid, which takes a third of tanh's time on a CPU.
 
-GELU's tanh approximation (Hendrycks and Gimpel, 2016), 0.5 x (1 + tanh(z / 2)), equals
-x sigmoid(z) with z = x (LINEAR + CUBIC x^2).
+0.5 x (1 + tanh(z / 2)) = x sigmoid(z) with z = x (LINEAR + CUBIC x^2): Hendrycks and Gimpel, 2016.
 """
 
 import math
@@ -13,10 +11,8 @@ from torch import Tensor
 
 LINEAR = 2 * math.sqrt(2 / math.pi)
 CUBIC = 0.044715 * LINEAR
-
 CHUNK = 1 << 17
-"""Values processed at a time by :class:`GeluBfloat16`: three float32 buffers of 0.5 MB, which fit
-in a cache."""
+"""Values that GeluBfloat16 processes at a time: float32 buffers of 0.5 MB, which fit in a cache."""
 
 
 def gelu_by_sigmoid(x: Tensor) -> Tensor:
@@ -27,9 +23,7 @@ def gelu_by_sigmoid(x: Tensor) -> Tensor:
 
 class GeluBfloat16(torch.autograd.Function):
     """The same for eager training: x (...) bfloat16 -> (...) bfloat16, computed in float32.
-
-    Forward also computes the derivative and saves it instead of x, so backward is one product.
-    """
+    Forward saves the derivative instead of x, so backward is one product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -53,6 +47,4 @@ class GeluBfloat16(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        slope: Tensor
-        slope, = ctx.saved_tensors
-        return grads[0] * slope
+        return grads[0] * ctx.saved_tensors[0]

@@ -1,9 +1,8 @@
 """Head, softmax and cross-entropy for a chunk of rows at a time.
 
-With a vocabulary of 50,257 the logits are by far the largest tensor of a training step. On a CPU
-their page faults cost more than their arithmetic, on a GPU every pass over them is memory traffic.
-Here one buffer serves all chunks. Gradients are computed in forward, while the chunk's softmax
-exists; backward only scales them, and nothing is recomputed.
+The logits are by far the largest tensor of a training step. On a CPU their page faults cost more
+than their arithmetic, on a GPU every pass over them is memory traffic. Here one buffer serves all
+chunks, and gradients are computed in forward, while the softmax exists; backward only scales them.
 """
 
 from typing import Any
@@ -67,7 +66,6 @@ def _differentiate(logits: Tensor, targets: Tensor, vocab_size: int, cap: float 
     """Overwrites logits (rows, padded V) with the gradient of their nll; returns the nll (rows,)
     float32. Both are 0 in a row whose target is masked."""
     if logits.is_cuda:
-        # Triton comes with torch's CUDA builds alone.
         from reprogpt.model.kernels.loss_triton import differentiate
 
         return differentiate(logits, targets, vocab_size, cap)

@@ -1,10 +1,8 @@
 """Softmax and cross-entropy of the loss on a GPU: one kernel, one program a row of logits.
 
-A row of GPT-2's vocabulary is 100 kB in bfloat16. It is read from GPU memory once, for its
-log-sum-exp; the second pass, which overwrites it with the gradient, finds it in the cache.
-torch.compile reads and writes the logits once more each (docs/speed.md has the times).
-
-Needs Triton, which comes with torch's CUDA builds: import this file only where it runs.
+A row, 100 kB in bfloat16, is read from GPU memory once, for its log-sum-exp; the second pass, which
+overwrites it with the gradient, finds it in the cache (docs/speed.md has the times).
+Triton comes with torch's CUDA builds alone: import this file only where it runs.
 """
 
 import torch

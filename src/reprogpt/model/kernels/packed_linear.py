@@ -1,8 +1,7 @@
 """Pre-packed Linear weights for inference on a CPU: sampling and scoring.
 
-torch packs a weight again for every product, which for the four rows of a sampling step costs as
-much as the product itself. oneDNN packs it once, and can apply GELU while the product is in the
-cache. docs/speed.md has what both are worth.
+torch packs a weight again for every product, which costs a sampling step as much as the product
+itself. oneDNN packs it once, and applies GELU while the product is in the cache (docs/speed.md).
 """
 
 import copy
@@ -33,11 +32,10 @@ class Packed(nn.Module):
 
 
 def packed(model: GPT, many_rows: bool = False) -> GPT:
-    """An inference copy of ``model`` with packed Linears, or the model itself where packing does
-    not pay (choose.packing_pays), it is no GPT, or autocast is on, which packed products ignore.
+    """An inference copy of ``model`` with packed Linears and all else shared. Or the model itself,
+    where packing does not pay, it is no GPT, or autocast is on, which packed products ignore.
 
-    Embeddings and norms are shared with the model; results differ in rounding. ``many_rows``: the
-    copy reads hundreds of tokens at a time, and evaluation.scoring.Head computes its logits.
+    ``many_rows``: it reads hundreds of tokens at a time, and scoring.Head computes its logits.
     """
     if (not isinstance(model, GPT) or torch.is_autocast_enabled(model.wte.weight.device.type)
             or not packing_pays(model.wte.weight, many_rows)):
@@ -46,13 +44,8 @@ def packed(model: GPT, many_rows: bool = False) -> GPT:
     if many_rows:
         return twin
     head = Packed(model.head_weight)
-    vocab_size, cap = model.vocab_size, model.logit_softcap
-
-    def logits(x: Tensor) -> Tensor:
-        y = head(x)[..., :vocab_size].float()
-        return y if cap is None else softcap(y, cap)
-
-    twin.logits = logits  # type: ignore[method-assign]
+    twin.logits = lambda x: softcap(  # type: ignore[method-assign]
+        head(x)[..., :model.vocab_size].float(), model.logit_softcap)
     return twin
 
 

@@ -1,8 +1,7 @@
 """Lecture 1's attention in three steps: a mean, a weighted mean, several of them at once.
 
 All map x (B, T, C) to (B, T, C), given ``mask`` (.., T, T) bool: True where position t sees
-position s. :class:`MultiHead` and :class:`Heads` are exercise 1: a loop over heads, and the same
-numbers in one product.
+position s. MultiHead and Heads are exercise 1: a loop over heads, and the same in one product.
 """
 
 import math

@@ -2,9 +2,8 @@
 
     out[b, t] = mean over s <= t of x[b, s]
 
-Read them in order. The loop is the definition. The matrix product computes the same fast. The
-softmax computes it with weights that can be learned: attention (attention.py, Head) is the third
-function with scores that depend on the text.
+The loop is the definition. The matrix product computes the same fast. The softmax has weights that
+can be learned: attention (attention.py, Head) is it with scores that depend on the text.
 """
 
 import torch
@@ -23,9 +22,8 @@ def average_loop(x: Tensor) -> Tensor:
 def average_product(x: Tensor) -> Tensor:
     """The same as one matrix product: row t of a triangular matrix holds 1/(t+1) at 0..t."""
     T = x.size(1)
-    weights = torch.ones(T, T, device=x.device).tril()
-    weights = weights / weights.sum(1, keepdim=True)
-    return weights @ x  # (T, T) @ (B, T, C): one matrix for every row of the batch
+    ones = torch.ones(T, T, device=x.device).tril()
+    return ones / ones.sum(1, keepdim=True) @ x  # (T, T) @ (B, T, C): one matrix for every row
 
 
 def average_softmax(x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -33,8 +31,7 @@ def average_softmax(x: Tensor, mask: Tensor | None = None) -> Tensor:
 
     ``mask`` (.., T, T) bool, True where position t sees position s; None is the causal mask.
     """
-    T = x.size(1)
     if mask is None:
-        mask = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
+        mask = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).tril()
     scores = torch.zeros(mask.shape, device=x.device).masked_fill(~mask, float("-inf"))
     return scores.softmax(-1).to(x.dtype) @ x

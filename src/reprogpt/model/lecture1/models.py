@@ -14,9 +14,9 @@ Every rung but the first has a *body* between the same embeddings and head (:cla
     layernorm    and normalizes what it reads                          Blocks of PreNormBlock
     dropout      and drops values in training: ready to be large       Blocks of DropoutBlock
 
-Written to be read beside the lecture: a head is a module, the causal mask is in sight; the same
-network with GPT-2's details is gpt.py. Weights start at torch's defaults, and every Linear but a
-head's has a bias, as in the runs whose losses the ladder is compared to.
+Written to be read beside the lecture; the same network with GPT-2's details is gpt.py. Weights
+start at torch's defaults, and every Linear but a head's has a bias, as in the runs whose losses the
+ladder is compared to.
 """
 
 import math
@@ -33,11 +33,24 @@ from reprogpt.model.gpt import Cache
 from reprogpt.model.lecture1.attention import Average, Heads, MultiHead, OneHead
 
 
+@torch.no_grad()
+def torch_defaults(model: nn.Module, generator: torch.Generator) -> None:
+    """torch's default initialization, drawn from ``generator``: embeddings N(0, 1), Linear
+    U(-1/sqrt(fan in), +1/sqrt(fan in)), LayerNorm 1 and 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.weight.normal_(generator=generator)
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            for p in module.parameters():
+                p.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+
+
 class Bigram(nn.Module):
     """A (V, V) table: the row of the current token holds the logits of the next one.
-
-    Two tokens of context would need V times as many rows, which is why the other rungs compute.
-    """
+    Two tokens of context would need V times as many rows: the other rungs compute."""
 
     def __init__(self, cfg: ModelConfig, vocab_size: int) -> None:
         super().__init__()
@@ -46,9 +59,7 @@ class Bigram(nn.Module):
         # Hidden states are logits already, so the head is the identity.
         self.register_buffer("head_weight", torch.eye(vocab_size), persistent=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
-        """torch's default: N(0, 1)."""
-        torch_defaults(self, generator)
+    init_weights = torch_defaults
 
     def forward(self, idx: Tensor, dropout_keys: Tensor | None = None, *,
                 positions: Tensor | None = None, mask: Tensor | None = None,
@@ -87,9 +98,7 @@ class MixBlock(nn.Module):
 
 class ResidualBlock(nn.Module):
     """x + f(x): input and gradient pass unchanged beside the layer.
-
-    The attention gets an output projection, the feed-forward layer four times the width.
-    """
+    The attention gets an output projection, the feed-forward layer four times the width."""
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -126,14 +135,10 @@ class DropoutBlock(nn.Module):
         self.layer, self.dropout = layer, cfg.dropout
 
     def forward(self, x: Tensor, mask: Tensor, dropout_keys: Tensor | None) -> Tensor:
-        sites = [None if dropout_keys is None else site_keys(dropout_keys, 3 * self.layer + i)
-                 for i in range(3)]
-        y = self.proj(self.attn(self.ln_1(x), mask, sites[0], self.dropout))
-        x = x + self._drop(y, sites[1])
-        return x + self._drop(self.mlp(self.ln_2(x)), sites[2])
-
-    def _drop(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        return x if keys is None or not self.dropout else keyed_dropout(x, keys, self.dropout)
+        keys = [site_keys(dropout_keys, 3 * self.layer + site) for site in range(3)]
+        y = self.proj(self.attn(self.ln_1(x), mask, keys[0], self.dropout))
+        x = x + keyed_dropout(y, keys[1], self.dropout)
+        return x + keyed_dropout(self.mlp(self.ln_2(x)), keys[2], self.dropout)
 
 
 class Blocks(nn.Module):
@@ -163,9 +168,7 @@ class Climb(nn.Module):
         self.body = body(cfg)
         self.lm_head = nn.Linear(cfg.n_embd, vocab_size)
 
-    def init_weights(self, generator: torch.Generator) -> None:
-        """torch's defaults."""
-        torch_defaults(self, generator)
+    init_weights = torch_defaults
 
     @property
     def head_weight(self) -> Tensor:
@@ -177,8 +180,7 @@ class Climb(nn.Module):
                 cache: Cache | None = None) -> Tensor:
         """idx (B, T) int64 -> (B, T, C + 1), ready for the head; the last channel is 1.
 
-        ``dropout_keys``, ``positions``, ``mask`` as in GPT. ``cache`` stays empty: generating a
-        token computes all positions again.
+        The other arguments as in GPT, but ``cache`` stays empty: all positions are computed again.
         """
         T = idx.size(1)
         if positions is None:
@@ -206,21 +208,6 @@ class Climb(nn.Module):
         means = sum(1 if isinstance(m, Average) else 2 for m in self.modules()
                     if isinstance(m, Average | OneHead | MultiHead | Heads))
         return 6 * (self.num_parameters() - looked_up + means * T * self.cfg.n_embd)
-
-
-@torch.no_grad()
-def torch_defaults(model: nn.Module, generator: torch.Generator) -> None:
-    """torch's default initialization, drawn from ``generator``: embeddings N(0, 1), Linear
-    U(-1/sqrt(fan in), +1/sqrt(fan in)), LayerNorm 1 and 0."""
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.weight.normal_(generator=generator)
-        elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.in_features)
-            for p in module.parameters():
-                p.uniform_(-bound, bound, generator=generator)
-        elif isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
 
 
 RUNGS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
