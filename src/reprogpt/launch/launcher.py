@@ -30,8 +30,7 @@ Child = subprocess.Popen[bytes]
 GRACE_SECONDS = 30.0
 """From SIGTERM to SIGKILL: time to save a checkpoint."""
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Makes glibc ask for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md).
-"""
+"""glibc then asks for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md)."""
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
@@ -136,7 +135,7 @@ def _wait(children: list[Child], run: RunDir, stop: StopSignals) -> int:
 def _terminate(children: list[Child], run: RunDir) -> None:
     """Asks all training processes to save and stop; by SIGTERM, as srun takes SIGINT otherwise."""
     if _asks_slurm(run):
-        subprocess.run(["scancel", "--batch", "--signal=TERM", f"--name={_job_name(run)}"],
+        subprocess.run(["scancel", "--batch", "--signal=TERM", f"--name=reprogpt-{run.path.name}"],
                        check=False)
         return
     for child in children:
@@ -171,17 +170,13 @@ def _slurm(run: RunDir) -> tuple[list[str], dict[str, str]]:
     command = [sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)]
     env = _environment(run)
     if _asks_slurm(run):
-        return ["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name={_job_name(run)}",
+        return ["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name=reprogpt-{run.path.name}",
                 f"--wrap=exec {shlex.join(command)}"], env
     hosts = subprocess.run(["scontrol", "show", "hostnames"], check=True, text=True,
                            capture_output=True).stdout.split()
     port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000
     return (["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", *command, "node"],
             env | {"MASTER_ADDR": hosts[0], "MASTER_PORT": str(port)})
-
-
-def _job_name(run: RunDir) -> str:
-    return f"reprogpt-{run.path.name}"
 
 
 def _environment(run: RunDir) -> dict[str, str]:

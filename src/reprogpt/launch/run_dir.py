@@ -1,7 +1,4 @@
-"""runs/<fingerprint>/: one training run's checkpoints, lock and run.json.
-
-It is no DVC out, because DVC deletes outs before a stage runs.
-"""
+"""runs/<fingerprint>/: a run's checkpoints, lock and run.json. No out: DVC would delete it."""
 
 import fcntl
 import json

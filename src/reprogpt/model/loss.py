@@ -19,8 +19,7 @@ def nll(hidden: Tensor, head_weight: Tensor, targets: Tensor, vocab_size: int,
     """Negative log-likelihood, summed over the targets, in nats: a float32 scalar.
 
     hidden (..., C), head_weight (padded V, C), targets (...) int64, MASKED where there is nothing
-    to predict; ``cap``: see :func:`softcap`. With ``chunk_rows`` the logits exist only for that
-    many rows at a time (kernels.choose.loss_chunk_rows); values and gradients are the same.
+    to predict. With ``chunk_rows`` the logits exist only for that many rows at a time.
     """
     hidden, targets = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
     if chunk_rows is not None:

@@ -25,8 +25,8 @@ def sliding_window(window: int, T: int, past: int, mask: Tensor | None, position
                    device: torch.device) -> Tensor:
     """``mask`` (None: causal) without keys ``window`` or more positions back: (.., T, S) bool.
 
-    The T queries are the last of S = past + T columns. ``positions`` (T,) or (B, T) int64 gives
-    distances that are not those of the columns; then ``past`` is 0.
+    The T queries are the last of S = past + T columns, unless ``positions`` (T,) or (B, T) int64
+    gives other distances; then ``past`` is 0.
     """
     columns = torch.arange(past + T, device=device)
     distance = columns[past:, None] - columns  # (T, S): from a query back to a key

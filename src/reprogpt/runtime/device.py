@@ -111,7 +111,5 @@ def copy_to(x: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def synchronize(device: torch.device) -> None:
     """Waits until the device has finished its work, before a clock is read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,7 +1,4 @@
-"""The group of training processes: rank and size, joining and leaving.
-
-Only this file reads RANK, LOCAL_RANK and WORLD_SIZE.
-"""
+"""The group of training processes. Only this file reads RANK, LOCAL_RANK and WORLD_SIZE."""
 
 import contextlib
 import datetime

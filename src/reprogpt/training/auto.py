@@ -15,14 +15,12 @@ CPU_MICRO_TOKENS, GPU_MICRO_TOKENS = 4096, 131072
 """Tokens of a micro-batch, at most; on a GPU the search for one that fits begins there."""
 COMPILE_SAVES, COMPILE_COSTS, COMPILE_WIDTH = 1e-6, 20.0, 384
 """Compilation on a CPU: seconds saved per token and layer on one core; seconds it costs per layer
-of up to 256 positions; and the n_embd beyond which it saves nothing, since matrix products are all
-that counts there (docs/speed.md has the measurements)."""
+of up to 256 positions; and the n_embd beyond which it saves nothing (docs/speed.md)."""
 
 
 def resolve_auto(cfg: Config, process: Process, known: dict[str, Any]) -> dict[str, Any]:
-    """precision, micro_batch and compile of this run, with every `auto` made concrete: as in
-    ``known``, where the run began before. Raises ValueError when the device lacks the precision.
-    """
+    """precision, micro_batch and compile with every `auto` made concrete, as in ``known`` where the
+    run began before. Raises ValueError when the device lacks the precision."""
     device, rows = process.device, batch_sizes(cfg.train, cfg.model.block_size).full
     micro_tokens = GPU_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS
     auto = {

@@ -4,8 +4,6 @@ GPT-3's batch grew linearly from 32k tokens over the first 4 to 12 billion (Brow
 appendix B). A step's size depends on all earlier sizes: the ramp's are tabulated once.
 """
 
-import numpy as np
-
 from reprogpt.config import TrainConfig
 
 
@@ -19,13 +17,9 @@ class BatchSizes:
         before = [0]
         while start is not None and before[-1] < ramp and len(before) <= steps:
             before.append(before[-1] + start + (rows - start) * before[-1] // ramp)
-        self._before = np.array(before)
-        """Rows before each step of the ramp, and before the first step of full size."""
-
-    @property
-    def settled(self) -> int:
+        self._before = before  # rows before each step of the ramp
+        self.settled = len(before) - 1
         """The first step whose batch has its full size."""
-        return len(self._before) - 1
 
     def rows(self, step: int) -> int:
         """Rows of the batch of ``step``."""
@@ -34,7 +28,7 @@ class BatchSizes:
     def before(self, step: int) -> int:
         """Rows of all batches before ``step``."""
         growing = min(step, self.settled)
-        return int(self._before[growing]) + (step - growing) * self.full
+        return self._before[growing] + (step - growing) * self.full
 
 
 def batch_sizes(cfg: TrainConfig, block_size: int) -> BatchSizes:

@@ -39,11 +39,8 @@ class LossMonitor:
         self._pending.append(values)
 
     def flush(self, step: int) -> tuple[float, float]:
-        """Checks the steps since the last flush, after ``step`` updates. A collective.
-
-        Returns the last global mean loss and gradient norm, nan without a new step. Raises
-        NotFinite with the step and the place of its tokens.
-        """
+        """Checks the steps since the last flush, after ``step`` updates; returns the last global
+        mean loss and gradient norm, nan without a new step. A collective. Raises NotFinite."""
         if not self._pending:
             return math.nan, math.nan
         values = torch.stack(self._pending)  # (steps, 2)

@@ -1,7 +1,6 @@
 """metrics/train.csv, written during a run, and metrics/train.json, written at its end.
 
-The rows are part of the checkpoint and the file is rebuilt from them on resume, so no step appears
-twice or is missing, however often the run was killed.
+The rows are part of the checkpoint, and the file is rebuilt from them on resume.
 """
 
 import math

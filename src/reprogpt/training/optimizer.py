@@ -14,10 +14,8 @@ WSD_DECAY = 0.2
 
 
 def lr_at(step: int, cfg: TrainConfig) -> float:
-    """The learning rate of the update that follows ``step`` completed ones.
-
-    Warm-up is (step + 1) / warmup_steps of lr; then the schedule goes to min_lr at max_steps.
-    """
+    """The learning rate of the update that follows ``step`` completed ones: (step + 1) /
+    warmup_steps of lr in warm-up; then the schedule goes to min_lr, reached at max_steps."""
     if step < cfg.warmup_steps:
         return cfg.lr * (step + 1) / cfg.warmup_steps
     if step >= cfg.max_steps:
@@ -44,9 +42,8 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def build_optimizer(model: nn.Module, cfg: TrainConfig, shard_state: bool = False
                     ) -> torch.optim.Optimizer:
-    """``build`` of adamw.py or muon.py, imported by name, so that a run depends on its own
-    optimizer alone. ``shard_state``: each process keeps the state of its share of the parameters.
-    """
+    """``build`` of adamw.py or muon.py, imported by name: a run depends on its own optimizer alone.
+    ``shard_state``: each process keeps the state of its share of the parameters."""
     optimizer: torch.optim.Optimizer = import_module(f".{cfg.optimizer}", __package__).build(
         model, cfg, shard_state)
     return optimizer

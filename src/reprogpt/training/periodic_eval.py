@@ -1,7 +1,6 @@
 """HellaSwag scores and samples during training, every so many steps.
 
-The files of metrics/ are rebuilt from records in the run's folder, of which a run that resumes from
-step k drops those after k.
+The files of metrics/ are rebuilt from the run's records; a resume from step k drops later ones.
 """
 
 import json
@@ -33,18 +32,16 @@ class Probes:
                  process: Process, *, at_once: int, step: int, run: Path, metrics: str,
                  hellaswag_file: Path) -> None:
         self.train, self.sample, self.seed = train, sample, seed
-        self.tokenizer, self.process, self.metrics = tokenizer, process, metrics
-        self.at_once = at_once
-        self._file = run / "probes.jsonl"
+        self.tokenizer, self.process, self.at_once = tokenizer, process, at_once
+        self.metrics, self._file = metrics, run / "probes.jsonl"
         self._records: list[dict[str, Any]] = []
         if process.is_first:
             self._records = [r for r in _read(self._file) if r["step"] <= step]
             self._save()  # DVC removed the files before the stage started
         if train.sample_interval is not None:
             encode_prompts(sample, tokenizer)
-        self._questions = None
-        if train.hellaswag_interval is not None:
-            self._questions = read_questions(hellaswag_file, tokenizer, train.hellaswag_examples)
+        self._questions = None if train.hellaswag_interval is None else read_questions(
+            hellaswag_file, tokenizer, train.hellaswag_examples)
 
     def __call__(self, step: int, model: GPT) -> None:
         record: dict[str, Any] = {"step": step}

@@ -94,10 +94,8 @@ class Trainer:
         self._logged = self.step
 
     def run(self) -> None:
-        """Trains to max_steps, then writes the model and metrics/train.json.
-
-        Raises Stopped after a signal, NotFinite when the loss diverges.
-        """
+        """Trains to max_steps, then writes the model and metrics/train.json. Raises Stopped after
+        a signal, NotFinite when the loss diverges."""
         cfg, process = self.cfg.train, self.process
         steps = range(self.step, cfg.max_steps)
         if steps:

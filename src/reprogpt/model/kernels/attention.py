@@ -15,8 +15,7 @@ from torch import Tensor
 from reprogpt.model.dropout import keep
 
 BLOCK_BYTES = 256
-"""Size of one key's scores in a block of queries on a CPU: 64 queries in float32, 128 in bfloat16.
-"""
+"""Size of a key's scores in a block of queries on a CPU: 64 queries in float32, 128 in bfloat16."""
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None,
@@ -34,10 +33,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int | None = None,
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v where ``mask`` (.., T, S) bool is True, for inference.
-
-    q (B, n_head, T, D), k, v (B, n_head, S, D) -> (B, n_head, T, D)
-    """
+    """softmax(q k^T / sqrt(D)) v where ``mask`` (.., T, S) bool is True, for inference:
+    q (B, n_head, T, D), k, v (B, n_head, S, D) -> (B, n_head, T, D)."""
     heads = q.shape[:2]
     scores = (q.flatten(0, 1) / math.sqrt(q.size(-1))) @ k.flatten(0, 1).mT
     scores.unflatten(0, heads).add_(torch.where(mask, 0.0, float("-inf")).to(scores.dtype))

@@ -38,11 +38,9 @@ def attention_in_blocks(device: torch.device, keys: int, dropout: bool) -> bool:
 
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None,
                                  is_causal: bool = False) -> Tensor:
-    """torch's function: q (B, n_head, T, D), k, v (B, n_head, S, D) -> (B, n_head, T, D).
-
-    ``attn_mask`` (.., T, S) bool is True where a query may attend to a key. In bfloat16 on a CPU
-    torch's fused kernel takes twice as long as the formula when no gradient is needed.
-    """
+    """torch's function: q (B, n_head, T, D), k, v (B, n_head, S, D) -> (B, n_head, T, D), with
+    ``attn_mask`` (.., T, S) bool True where a query may attend to a key."""
+    # Without gradients torch's fused kernel takes twice as long as the formula.
     low = q.device.type == "cpu" and q.dtype == torch.bfloat16
     if attn_mask is not None and low and not torch.is_grad_enabled():
         return masked_attention(q, k, v, attn_mask)

@@ -38,11 +38,8 @@ class Head(nn.Module):
         self.value = nn.Linear(n_embd, size, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor, source: Tensor | None = None) -> Tensor:
-        """x (B, T, C), mask (.., T, S) bool, source (B, S, C) -> (B, T, size).
-
-        A causal ``mask`` makes a decoder, all True an encoder. Self-attention attends to x itself,
-        cross-attention to a ``source``: another text, or an image.
-        """
+        """x (B, T, C), mask (.., T, S) bool, source (B, S, C) -> (B, T, size). A causal ``mask``
+        makes a decoder, all True an encoder; a ``source`` other than x, cross-attention."""
         source = x if source is None else source
         return self.weights(x, mask, source) @ self.value(source)
 

@@ -27,10 +27,8 @@ def average_product(x: Tensor) -> Tensor:
 
 
 def average_softmax(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The same by a softmax: past positions score 0, future ones minus infinity.
-
-    ``mask`` (.., T, T) bool, True where position t sees position s; None is the causal mask.
-    """
+    """The same by a softmax: positions score 0 where ``mask`` (.., T, T) bool is True (None: the
+    causal mask), and minus infinity elsewhere."""
     if mask is None:
         mask = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).tril()
     scores = torch.zeros(mask.shape, device=x.device).masked_fill(~mask, float("-inf"))

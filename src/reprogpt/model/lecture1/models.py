@@ -178,10 +178,8 @@ class Climb(nn.Module):
     def forward(self, idx: Tensor, dropout_keys: Tensor | None = None, *,
                 positions: Tensor | None = None, mask: Tensor | None = None,
                 cache: Cache | None = None) -> Tensor:
-        """idx (B, T) int64 -> (B, T, C + 1), ready for the head; the last channel is 1.
-
-        The other arguments as in GPT, but ``cache`` stays empty: all positions are computed again.
-        """
+        """idx (B, T) int64 -> (B, T, C + 1), ready for the head; the last channel is 1. The other
+        arguments as in GPT, but ``cache`` stays empty: all positions are computed again."""
         T = idx.size(1)
         if positions is None:
             assert self.cfg.block_size >= T, "more positions than block_size"
@@ -202,8 +200,7 @@ class Climb(nn.Module):
 
     def flops_per_token(self, T: int) -> int:
         """Floating-point operations of forward and backward per token: 6 for each weight that
-        multiplies, and per layer 12 T C for attention (scores, weighted mean) or 6 T C for a mean.
-        """
+        multiplies, and per layer 12 T C for attention or 6 T C for a mean."""
         looked_up = self.wte.weight.numel() + self.wpe.weight.numel()
         means = sum(1 if isinstance(m, Average) else 2 for m in self.modules()
                     if isinstance(m, Average | OneHead | MultiHead | Heads))
