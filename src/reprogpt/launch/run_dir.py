@@ -1,5 +1,6 @@
 """runs/<fingerprint>/: a run's checkpoints, lock and run.json. No out: DVC would delete it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -69,11 +70,9 @@ class RunDir:
 
     def _known(self) -> dict[str, Any]:
         """What run.json says; empty where it is missing or torn."""
-        try:
-            known: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return known
+        with contextlib.suppress(OSError, ValueError):
+            return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+        return {}
 
     def _check_resume(self) -> None:
         name = f"params.yaml: runtime.resume={self.path.name}"

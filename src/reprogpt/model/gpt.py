@@ -17,17 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reprogpt.config import ModelConfig
+from reprogpt.model import switches
 from reprogpt.model.dropout import keyed_dropout, site_keys
 from reprogpt.model.kernels.attention import causal_attention
 from reprogpt.model.kernels.choose import attention_in_blocks, gelu, scaled_dot_product_attention
 from reprogpt.model.loss import softcap
-from reprogpt.model.switches import (
-    ValueEmbeds,
-    has_value_embed,
-    rotary_angles,
-    rotate,
-    sliding_window,
-)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu,
@@ -84,7 +78,7 @@ class CausalSelfAttention(nn.Module):
         self.qk_norm, self.window = cfg.qk_norm, cfg.window
         self.c_attn = nn.Linear(cfg.n_embd, 3 * cfg.n_embd, bias=cfg.bias)  # q, k, v
         self.c_proj = nn.Linear(cfg.n_embd, cfg.n_embd, bias=cfg.bias)
-        if has_value_embed(cfg, layer):
+        if switches.has_value_embed(cfg, layer):
             self.value_mix = nn.Parameter(torch.tensor([0.5, 0.5]))
 
     def forward(self, x: Tensor, context: Context, value_embed: Tensor | None = None) -> Tensor:
@@ -98,7 +92,7 @@ class CausalSelfAttention(nn.Module):
         if self.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
         if context.angles is not None:
-            q, k = rotate(q, context.angles), rotate(k, context.angles)
+            q, k = switches.rotate(q, context.angles), switches.rotate(k, context.angles)
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast's rms_norm returns float32
         if context.cache is not None:
             k, v = context.cache.append(self.layer, k, v)
@@ -166,7 +160,7 @@ class GPT(nn.Module):
             self.wpe = nn.Embedding(cfg.block_size, cfg.n_embd)
         if cfg.embed_norm:
             self.ln_0 = norm(cfg)
-        self.value_embeds = ValueEmbeds(cfg, rows)
+        self.value_embeds = switches.ValueEmbeds(cfg, rows)
         self.h = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer))
         self.ln_f = norm(cfg)
         if not cfg.tied_head:
@@ -193,14 +187,15 @@ class GPT(nn.Module):
         in_blocks = causal and attention_in_blocks(idx.device, min(T, cfg.window or T),
                                                    dropout_keys is not None)
         if cfg.window is not None and not in_blocks:
-            mask = sliding_window(cfg.window, T, 0 if cache is None else cache.length, mask,
-                                  positions if cache is None else None, idx.device)
+            mask = switches.sliding_window(
+                cfg.window, T, 0 if cache is None else cache.length, mask,
+                positions if cache is None else None, idx.device)
         if positions is None:
             assert cfg.block_size >= T, "more positions than block_size"
             positions = torch.arange(T, device=idx.device)
         x, angles = self.wte(idx), None  # (B, T, C)
         if cfg.position == "rope":
-            angles = rotary_angles(positions, cfg.n_embd // cfg.n_head, cfg.rope_base)
+            angles = switches.rotary_angles(positions, cfg.n_embd // cfg.n_head, cfg.rope_base)
         else:
             x = x + self.wpe(positions)
         if cfg.embed_norm:

@@ -4,11 +4,12 @@ The rows are part of the checkpoint, and the file is rebuilt from them on resume
 """
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -27,19 +28,16 @@ class MetricsLog:
     def __init__(self, path: Path | None, rows: list[Row]) -> None:
         """Writes the ``rows`` so far; with ``path`` None (ranks above 0) they stay in memory."""
         self.rows = rows
-        self._file: IO[str] | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
-            self._file = path.open("w", encoding="utf-8")
-            self._file.write(",".join(COLUMNS) + "\n" + "".join(map(_line, rows)))
-            self._file.flush()
+        path = path or Path(os.devnull)
+        self._file = path.open("w", encoding="utf-8", buffering=1)  # flushed line by line
+        self._file.writelines([",".join(COLUMNS) + "\n", *map(_line, rows)])
 
     def write(self, row: Row) -> None:
         self.rows.append(row)
-        if self._file is not None:
-            self._file.write(_line(row))
-            self._file.flush()
+        self._file.write(_line(row))
 
     def last(self, column: str) -> float:
         """The newest measured value of a column; nan when there is none."""

@@ -196,9 +196,9 @@ class Trainer:
         changed = [f"{k} {was[k]} -> {now[k]}" for k in was.keys() & now if was[k] != now[k]]
         if self.process.is_first:
             print(f"continuing run {self.run_dir.path.name} from step {self.step}", file=sys.stderr)
-            if changed:
-                print("this continuation is no longer bit-identical to an uninterrupted run: "
-                      + ", ".join(changed), file=sys.stderr)
+        if self.process.is_first and changed:
+            print("this continuation is no longer bit-identical to an uninterrupted run: "
+                  + ", ".join(changed), file=sys.stderr)
 
     def _numerics(self) -> dict[str, str]:
         runtime = self.cfg.runtime

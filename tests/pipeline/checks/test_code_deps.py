@@ -69,7 +69,7 @@ def test_write_corrects_both_files(checkout: Path) -> None:
     source = checkout / "src/reprogpt/model/switches.py"
     source.rename(source.with_name("rope.py"))
     gpt = checkout / "src/reprogpt/model/gpt.py"
-    gpt.write_text(gpt.read_text().replace("reprogpt.model.switches", "reprogpt.model.rope"))
+    gpt.write_text(gpt.read_text().replace("import switches", "import rope"))
     done = run(*command, cwd=checkout)
     assert done.returncode == 1
     for stage in ("train", "evaluate", "sample", "climb"):
