@@ -27,8 +27,8 @@ def pick_device(setting: str, local_rank: int = 0) -> torch.device:
         setting = next(kind for kind, there in present.items() if there)
     device = torch.device(setting)
     if not present[device.type]:
-        raise ValueError(f"params.yaml: runtime.device={setting} but torch sees no {device.type} "
-                         "device; set it to auto or cpu")
+        raise ValueError(f"params.yaml: runtime.device={setting} but torch sees no "
+                         f"{device.type.upper()} device; set it to auto or cpu")
     if device.type != "cuda":
         return device
     index = local_rank if device.index is None else device.index
