@@ -1,7 +1,6 @@
 """Loss and bits per byte of text files.
 
-Every token is scored once. The first one is scored only where the tokenizer has <|endoftext|>,
-which then precedes the text.
+Every token is scored once; the first one only where the tokenizer has an <|endoftext|> before it.
 """
 
 import hashlib
