@@ -1,7 +1,6 @@
 """Compares two runs' HellaSwag predictions question by question, with McNemar's test.
 
-Two accuracies that differ by a point may differ by chance. Only the questions that one run answers
-correctly and the other does not tell the runs apart (McNemar, 1947).
+Only the questions that one run answers correctly and the other does not tell them apart.
 """
 
 import json

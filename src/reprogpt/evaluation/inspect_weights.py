@@ -21,8 +21,8 @@ CORNER = 300
 def inspect(folder: Path, out: Path, text: str) -> str:
     """Writes README.md and figures of the model in ``folder`` to ``out``; returns the page.
 
-    ``text``: its tokens' embeddings are shown, if the folder has a tokenizer. Raises ValueError
-    when ``folder`` holds no model.
+    ``text``: its tokens' embeddings are shown, if there is a tokenizer. Raises ValueError without
+    a model.
     """
     weights = read_weights(folder)
     cfg, tensors = weights.cfg, weights.tensors

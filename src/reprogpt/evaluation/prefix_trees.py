@@ -41,8 +41,7 @@ def build_trees(first_slot: int, context: Sequence[int], endings: Sequence[Seque
                 block_size: int) -> list[PrefixTree]:
     """Trees of a context and its endings: one, unless rows are truncated to different starts.
 
-    Rows longer than block_size + 1 lose tokens on the left (the last token is only a target). The
-    nll of ending k belongs to slot first_slot + k.
+    Rows keep their last block_size + 1 tokens. The nll of ending k belongs to slot first_slot + k.
     """
     groups: dict[tuple[int, int], list[tuple[list[int], int]]] = {}
     for k, ending in enumerate(endings):

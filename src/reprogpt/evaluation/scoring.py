@@ -57,10 +57,8 @@ class Head:
 
     @torch.no_grad()
     def log_normalizer(self, hidden: Tensor) -> Tensor:
-        """Log-sum-exp of the logits over the vocabulary: hidden (N, C) -> (N,) float32.
-
-        Logits are computed in the weight's dtype and summed in float32.
-        """
+        """Log-sum-exp of the logits over the vocabulary: hidden (N, C) -> (N,) float32. Logits are
+        computed in the weight's dtype and summed in float32."""
         result = hidden.new_empty(len(hidden), dtype=torch.float32)
         for x, part in zip(hidden.to(self._weight.dtype).split(self._rows),
                            result.split(self._rows), strict=True):
@@ -78,10 +76,8 @@ class Head:
 
     @torch.no_grad()
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """-log p of each target, in nats: hidden (..., C), targets (...) int64 -> (...) float32.
-
-        0 where the target is MASKED; no logits are computed for those.
-        """
+        """-log p of each target, in nats: hidden (..., C), targets (...) int64 -> (...) float32, 0
+        where the target is MASKED."""
         scored = targets != MASKED
         x, wanted = hidden[scored], targets[scored]
         result = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)

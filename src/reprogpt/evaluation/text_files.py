@@ -20,8 +20,7 @@ from reprogpt.tokens.tokenizers import Tokenizer
 
 
 class TextStream:
-    """A text as a validation.Stream: <|endoftext|> first, the last window padded with masked
-    tokens."""
+    """A text as a validation.Stream: <|endoftext|> first, masked padding last."""
 
     def __init__(self, ids: np.ndarray, tokenizer: Tokenizer, block_size: int) -> None:
         first = [] if tokenizer.eot is None else [tokenizer.eot]

@@ -1,8 +1,6 @@
 """KV cache, and a decode step of fixed shapes that a GPU replays as a CUDA graph.
 
-A decode step of GPT-2 is about two hundred small kernels, and launching them one by one from Python
-takes longer than computing them. :class:`FixedStep` never moves or resizes a tensor, so it can be
-captured once and then launched as a whole.
+Launching a step's two hundred small kernels one by one takes longer than computing them.
 """
 
 import torch
@@ -21,7 +19,7 @@ class KVCache:
         """Columns that are filled."""
         self.column: Tensor | None = None
         """(1,) int64, set by :meth:`fix`: the column that :meth:`append` writes. It then returns
-        all ``capacity`` columns, of which a mask must hide those after this one."""
+        all columns, of which a mask must hide those after this one."""
         self._layers: list[Tensor] = []  # (2, B, n_head, capacity, D) each: keys, values
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,11 +57,8 @@ def uses_fixed_step(model: GPT) -> bool:
 
 class FixedStep:
     """Decode step with fixed shapes: idx (B, 1) int64 -> logits (B, V) float32, which the next call
-    overwrites.
-
-    Attention spans the whole cache; a mask hides columns not written yet and the ``pads`` (B,)
-    columns of padding on the left.
-    """
+    overwrites. Attention spans the whole cache; a mask hides columns not written yet and the
+    ``pads`` (B,) columns of padding on the left."""
 
     def __init__(self, model: GPT, cache: KVCache, pads: Tensor) -> None:
         cache.fix()

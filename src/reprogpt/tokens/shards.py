@@ -10,6 +10,7 @@ import random
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -73,23 +74,22 @@ def _write(path: Path, head: bytes, arrays: Iterable[np.ndarray], dtype: str, co
 class TokenStream:
     """The shards of one split as one stream of tokens, read from disk on demand (os.preadv).
 
-    Opening verifies every shard against the manifest (:func:`verify_shard`). Raises ValueError
-    naming the file that is missing or damaged.
+    Raises ValueError naming a file that is missing or differs from the manifest.
     """
 
     def __init__(self, folder: Path, split: str, verify: Verify = "sampled"):
         self.folder, self.split = Path(folder), split
         self.manifest = read_manifest(self.folder)
         self.shards = self.manifest.of(split)
-        self._files: list[int] = []
-        self._masks: list[int] = []
+        self._files: list[FileIO] = []
+        self._masks: list[FileIO] = []
         self._starts = [0]  # offset of each shard's first token, and the length of the stream
         for shard in self.shards:
             path = shard.file(self.folder)
             verify_shard(path, shard, verify)
-            self._files.append(os.open(path, os.O_RDONLY))
+            self._files.append(FileIO(path))
             if shard.mask_sha256:
-                self._masks.append(os.open(path.with_suffix(".mask"), os.O_RDONLY))
+                self._masks.append(FileIO(path.with_suffix(".mask")))
             self._starts.append(self._starts[-1] + shard.tokens)
         if self._masks and len(self._masks) != len(self._files):
             raise ValueError(f"{self.folder / MANIFEST}: some shards of {split} have a mask and "
@@ -105,10 +105,8 @@ class TokenStream:
         return bool(self._masks)
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Tokens start to start + count - 1: (count,) uint16.
-
-        Raises ValueError outside the stream, OSError when a file was truncated meanwhile.
-        """
+        """Tokens start to start + count - 1: (count,) uint16. Raises ValueError outside the stream,
+        OSError when a file was truncated meanwhile."""
         return self.rows([start], count)[0]
 
     def rows(self, starts: Sequence[int], count: int) -> np.ndarray:
@@ -129,12 +127,7 @@ class TokenStream:
         at = min(bisect_right(self._starts, offset), len(self.shards)) - 1
         return f"{self.shards[at].name}:{offset - self._starts[at]}"
 
-    def close(self) -> None:
-        for file in self._files + self._masks:
-            os.close(file)
-        self._files, self._masks = [], []
-
-    def _gather(self, files: list[int], starts: Sequence[int], count: int, dtype: np.dtype,
+    def _gather(self, files: list[FileIO], starts: Sequence[int], count: int, dtype: np.dtype,
                 skip: int) -> np.ndarray:
         for start in (min(starts), max(starts)):
             if start < 0 or count < 0 or start + count > self.n_tokens:
@@ -149,7 +142,7 @@ class TokenStream:
             offset = (start - self._starts[at]) * size
             while len(left):
                 inside = self.shards[at].tokens * size - offset
-                got = os.preadv(files[at], [left[:inside]], skip + offset) if inside else 0
+                got = os.preadv(files[at].fileno(), [left[:inside]], skip + offset) if inside else 0
                 if inside and not got:
                     raise OSError(f"{self.shards[at].file(self.folder)}: ends at byte "
                                   f"{skip + offset}; it was truncated while being read")

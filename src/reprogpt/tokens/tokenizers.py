@@ -136,10 +136,8 @@ class CharTokenizer:
         return self.encode_points(code_points(text))
 
     def encode_points(self, points: np.ndarray) -> np.ndarray:
-        """Code points (n,) to ids (n,) uint16, or fewer where unknown ones are dropped.
-
-        Raises ValueError, naming the character, when `unknown` is error.
-        """
+        """Code points (n,) to ids (n,) uint16, or fewer where unknown ones are dropped. Raises
+        ValueError, naming the character, when `unknown` is error."""
         known = self.known(points)
         if self.unknown == "error" and not known.all():
             stranger = chr(int(points[~known][0]))
@@ -179,10 +177,7 @@ def gpt2_tokenizer() -> Gpt2Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer saved in a folder, by this project or with a GPT-2 model.
-
-    Raises ValueError when there is none.
-    """
+    """The tokenizer saved in a folder, by this project or with a GPT-2 model, or ValueError."""
     folder = Path(folder)
     if (folder / "char_vocab.json").is_file():
         saved = json.loads((folder / "char_vocab.json").read_bytes())
