@@ -20,18 +20,14 @@ from reprogpt.runtime.distributed import Process
 
 
 class Stream(Protocol):
-    """A split as one stream of tokens, such as tokens.shards.TokenStream."""
+    """A split as one stream of tokens: what is used of a tokens.shards.TokenStream."""
 
     @property
     def n_tokens(self) -> int: ...
 
-    def read(self, start: int, count: int) -> np.ndarray:
-        """Tokens start to start + count - 1: (count,) uint16."""
-        ...
+    def read(self, start: int, count: int) -> np.ndarray: ...
 
-    def read_mask(self, start: int, count: int) -> np.ndarray | None:
-        """(count,) uint8, 1 where the token counts as a target; None when all tokens do."""
-        ...
+    def read_mask(self, start: int, count: int) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)

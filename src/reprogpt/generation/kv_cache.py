@@ -18,8 +18,8 @@ class KVCache:
         self.length = 0
         """Columns that are filled."""
         self.column: Tensor | None = None
-        """(1,) int64, set by :meth:`fix`: the column that :meth:`append` writes. It then returns
-        all columns, of which a mask must hide those after this one."""
+        """(1,) int64, set by :class:`FixedStep`: the column that :meth:`append` writes. It then
+        returns all columns, of which a mask must hide those after this one."""
         self._layers: list[Tensor] = []  # (2, B, n_head, capacity, D) each: keys, values
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,11 +39,6 @@ class KVCache:
             self.length = end
         return keys[:, :, :end], values[:, :, :end]
 
-    def fix(self) -> None:
-        """Switches to writing one column at a time, ``column``, into tensors that never move."""
-        assert self._layers, "prefill comes first"
-        self.column = torch.tensor([self.length], device=self._layers[0].device)
-
     def repeat(self, rows: Tensor) -> None:
         """Selects rows of the batch: rows (B',) int64; row i becomes what ``rows[i]`` was."""
         self._layers = [kv[:, rows] for kv in self._layers]
@@ -61,9 +56,9 @@ class FixedStep:
     ``pads`` (B,) columns of padding on the left."""
 
     def __init__(self, model: GPT, cache: KVCache, pads: Tensor) -> None:
-        cache.fix()
-        assert cache.column is not None
-        self._model, self._cache, self._column = model, cache, cache.column
+        assert cache.length, "prefill comes first"
+        self._model, self._cache = model, cache
+        self._column = cache.column = torch.tensor([cache.length], device=pads.device)
         self._pads = pads[:, None]
         self._idx = torch.zeros_like(self._pads)
         self._logits: Tensor | None = None
