@@ -1,8 +1,7 @@
 """The stages that dvc.yaml runs, one thin script each, and the frame they share: :func:`stage`.
 
-Importing this package puts this checkout's `src` first on the import path, here and in child
-processes. With an editable install, a stage of `dvc exp run --temp` would otherwise import the code
-of the main checkout instead of the experiment's.
+Importing it puts this checkout's `src` first on the import path, here and in child processes: with
+an editable install, a stage of `dvc exp run --temp` would import the main checkout's code.
 """
 
 import errno
@@ -50,9 +49,9 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
           ) -> Iterator[Config]:
     """The frame of stage ``name`` of ``dvc_file``: yields the params, ends errors in one line.
 
-    Exit code 2: wrong params or any other ConfigError. Exit code 1: a ValueError (a file with wrong
-    content), a failed download, a disk that is full or read-only, or an edit of the stage's params
-    or code while it ran (checks/seal.py). A stage takes no argument but its matrix value.
+    Exit code 2: a ConfigError. Exit code 1: a ValueError (a file with wrong content), a failed
+    download, a disk that is full or read-only, or an edit of the stage's params or code while it
+    ran (checks/seal.py). A stage takes no argument but its matrix value.
 
     Import slow modules inside the body: the seal must be taken before the code is read.
     """

@@ -21,7 +21,6 @@ class Parser(argparse.ArgumentParser):
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with exit code 2."""
         stop(f"{self.prog}: {message}; --help shows what it takes", 2)
 
 
@@ -48,8 +47,7 @@ def one_line() -> Iterator[None]:
 def options_named(options: Mapping[str, str]) -> Iterator[None]:
     """Rewrites errors about a param as errors about the command line option that replaces it.
 
-    ``options``: param -> option, such as {"sample.top_p": "--top-p"}. An error that begins with
-    `params.yaml: sample.top_p=` then begins with `--top-p=`. Raises ValueError.
+    With {"sample.top_p": "--top-p"}, `params.yaml: sample.top_p=` becomes `--top-p=`.
     """
     try:
         yield

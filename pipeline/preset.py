@@ -35,19 +35,17 @@ def names(folder: Path = PRESETS) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def values_of(name: str, folder: Path = PRESETS) -> dict[str, Any]:
-    """The params of preset ``name``. Raises ConfigError with the nearest name for an unknown."""
+def values_of(name: str, folder: Path = PRESETS, base: dict[str, Any] | None = None
+              ) -> dict[str, Any]:
+    """The params of preset ``name``; ``base``: those of BASE, where they are known already. Raises
+    ConfigError, with the nearest name, for an unknown one."""
     known = names(folder)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
         raise ConfigError(f"preset={name} names no file in {folder.name}/; {hint}")
-    return _overlaid(name, read_yaml(folder / f"{BASE}.yaml"), folder)
-
-
-def _overlaid(name: str, base: dict[str, Any], folder: Path) -> dict[str, Any]:
     overlay = {} if name == BASE else read_yaml(folder / f"{name}.yaml")
-    return merge(base, {**overlay, "preset": name})
+    return merge(base or read_yaml(folder / f"{BASE}.yaml"), {**overlay, "preset": name})
 
 
 def render(name: str, folder: Path = PRESETS) -> str:
@@ -65,13 +63,11 @@ def render(name: str, folder: Path = PRESETS) -> str:
     texts = ((folder / f"{file}.yaml").read_text("utf-8") for file in (BASE, name))
     base, overlay = (yaml.load(re.sub(r"\n\n+(?=\S)", "\n", text)) for text in texts)
     for section, values in overlay.items():
-        if not isinstance(values, CommentedMap):
+        if isinstance(values, CommentedMap):
+            base[section].update(values)
+            base[section].ca.items.update(values.ca.items)
+        else:
             base[section] = values
-            continue
-        for key, value in values.items():
-            base[section][key] = value
-            if key in values.ca.items:
-                base[section].ca.items[key] = values.ca.items[key]
     base["preset"] = name
     out = io.StringIO()
     yaml.dump(base, out)
@@ -81,9 +77,9 @@ def render(name: str, folder: Path = PRESETS) -> str:
 def refuse_hybrid(params: Path, folder: Path) -> None:
     """Raises ConfigError if ``params`` has the name of one preset and the values of another.
 
-    Edits are allowed. A hybrid has, of all values in which the two presets differ, only the
-    other's. The other one differs in at least three values; or it is the preset of the commit
-    from which an experiment started (`dvc exp run -S preset=...`).
+    A hybrid has, of all values in which the two presets differ, only the other's; and these are at
+    least three, or the other is the preset of the commit from which an experiment started
+    (`dvc exp run -S preset=...`). All else are edits, which are allowed.
     """
     values = read_yaml(params)
     name, mine = str(values.get("preset")), flatten(values)
@@ -95,7 +91,7 @@ def refuse_hybrid(params: Path, folder: Path) -> None:
         return
     committed, base = _committed_preset(params), read_yaml(folder / f"{BASE}.yaml")
     for other in names(folder):
-        theirs = flatten(_overlaid(other, base, folder))
+        theirs = flatten(values_of(other, folder, base))
         differing = [key for key in named.keys() | theirs.keys()
                      if key != "preset" and named.get(key) != theirs.get(key)]
         none_named = differing and all(mine.get(key) != named.get(key) for key in differing)
@@ -116,10 +112,8 @@ def _committed_preset(params: Path) -> str | None:
 
 
 def _edits(params: Path, folder: Path) -> dict[str, Any]:
-    """The values of ``params`` that its own preset (the base, if unknown) does not have.
-
-    Raises ConfigError for a file that cannot be read, whose edits would be lost unnamed.
-    """
+    """The values of ``params`` that its own preset (the base, if unknown) does not have, or
+    ConfigError if they cannot be read."""
     if not params.exists() or not re.sub("#.*", "", params.read_text(errors="replace")).strip():
         return {}
     try:

@@ -1,7 +1,5 @@
-"""Refuses params that this machine or checkout cannot satisfy, before DVC deletes a stage's outs.
-
-Every function raises ConfigError.
-"""
+"""Refuses, by ConfigError, params that this machine or checkout cannot satisfy, before DVC deletes
+outs."""
 
 import os
 import shutil

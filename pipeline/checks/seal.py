@@ -1,8 +1,7 @@
 """Detects edits of a stage's params or code while the stage runs.
 
-DVC hashes params and deps when a stage has ENDED. A line edited during an hour of training would be
-locked as what was trained, and later served from the cache as the result of the edited line. So a
-stage records both when it starts, and fails at its end if either has changed.
+DVC hashes params and deps when a stage has ENDED: a line edited meanwhile would be locked as what
+was trained. So a stage records both when it starts, and fails at its end if either has changed.
 """
 
 import hashlib

@@ -128,6 +128,7 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(_keys(BASE)), JSON)
 @example("download", {"\r": None})
+@example("sample.prompts", "\r")
 def test_any_value_is_accepted_or_refused_in_one_line(key: str, value: Any) -> None:
     try:
         Config.parse(edited(key, value), source="params.yaml")

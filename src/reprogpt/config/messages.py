@@ -76,15 +76,14 @@ def _fix(value: Any, problems: list[ErrorDetails]) -> str:
     if "bool_type" in kinds and str(value).lower() in _BOOLEANS:
         return f"try {_BOOLEANS[str(value).lower()]}"
     if "list_type" in kinds and isinstance(value, str | int | float):
-        return f"try [{value}]"
+        return f"try [{show(value)}]"
     if "string_type" in kinds and not isinstance(value, list | dict | None):
         return "put quotes around it"
     return "see presets/shakespeare.yaml for one that works"
 
 
 def _nearest(path: tuple[str, ...], model: type[BaseModel]) -> str:
-    """The fix for an unknown key: the param of that name in another section, the one that other
-    projects call so, or the nearest sibling."""
+    """The param that an unknown key stands for, by its name in another section or project."""
     *sections, name = path
     siblings = model
     for section in sections:

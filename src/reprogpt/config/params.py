@@ -1,8 +1,7 @@
 """params.yaml as one typed, frozen object.
 
-``Config.load("params.yaml")`` returns a valid configuration or raises a ConfigError of one line:
-file, key, value, rule, fix. Past this border a function takes a section (``cfg.model``), never the
-whole.
+``Config.load("params.yaml")`` returns a valid configuration or raises a ConfigError of one line.
+Past this border a function takes a section (``cfg.model``), never the whole.
 """
 
 import hashlib
@@ -100,10 +99,6 @@ class Config(Section):
         Covers `model`, `train`, `seed` and ``contents``: (name, sha256) of everything else that
         decides the weights (token manifest, initial weights, source files). Never `runtime`.
         """
-        identity = {
-            "model": self.model.canonical(),
-            "train": self.train.canonical(),
-            "seed": self.seed,
-            "contents": sorted(contents),
-        }
+        identity = {"model": self.model.canonical(), "train": self.train.canonical(),
+                    "seed": self.seed, "contents": sorted(contents)}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,8 +1,7 @@
 """YAML files: read with DVC's parser, merged with overlays, flattened to dotted keys.
 
-DVC reads YAML 1.2 with ruamel.yaml: `6e-4` is a number, `on` is text, a repeated key is an error.
-The same parser with the same settings reads params.yaml here, so that a run uses the values that
-`dvc params diff` shows.
+That is ruamel.yaml for YAML 1.2: `6e-4` is a number, `on` is text, a repeated key is an error. So a
+run uses the values that `dvc params diff` shows.
 """
 
 from collections.abc import Mapping
@@ -13,11 +12,7 @@ from reprogpt.errors import ConfigError
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises ConfigError, with file and line, for a file that is missing, not UTF-8, not YAML, empty
-    or not a mapping.
-    """
+    """The mapping in a YAML file. Raises ConfigError with file and line."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.reader import ReaderError

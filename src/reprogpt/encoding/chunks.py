@@ -2,12 +2,10 @@
 
 A chunk is as many documents of a part as fit in CHUNK_BYTES, or a stretch of one that is longer.
 Its result is cached under its content, so a run that was killed, and a corpus that has grown,
-encode only what was never encoded. Workers exchange names and numbers with the main process, never
-text or tokens.
+encode only what was never encoded.
 
-A long document is divided only before a space or line break that follows a visible character. In
-GPT-2's pattern white space only ever begins a match, so a match ends there in any case, and the
-ids of the stretches are those of the whole.
+A long document is divided only before a space or line break that follows a visible character: in
+GPT-2's pattern a match ends there in any case, so the ids of the stretches are those of the whole.
 """
 
 import hashlib
@@ -72,7 +70,7 @@ class Encoded:
     def documents(self) -> np.ndarray:
         """(documents, 3) int64: where each ends in tokens, its bytes, 63 bits of its sha256."""
         documents = _load(self.key, "documents")
-        assert documents is not None, f"{_path(self.key, 'documents')} was there and good"
+        assert documents is not None, "encode_chunk has saved it"
         return documents
 
     def load(self, settings: Settings, field: str = "tokens") -> np.ndarray:
@@ -123,7 +121,7 @@ def _next_break(path: Path, start: int, end: int) -> int:
 
 
 def encode_chunk(settings: Settings, chunk: Chunk, again: bool = False) -> Encoded:
-    """The chunk's result: out of the cache, unless it is not there or is to be made ``again``."""
+    """The chunk's result, out of the cache if it is there and not to be made ``again``."""
     data = read_chunk(settings.raw_dir, chunk)
     index = read_index(settings.raw_dir, chunk.part)[chunk.first:chunk.last, 0]
     ends = np.minimum(index, chunk.end) - chunk.start

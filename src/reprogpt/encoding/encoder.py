@@ -39,7 +39,6 @@ _NEW_CHARACTERS = re.compile(
 
 
 def tiktoken_ids(text: bytes) -> np.ndarray:
-    """GPT-2's ids (n,) uint16 by tiktoken."""
     return gpt2_tokenizer().encode(text.decode("utf-8"))
 
 
@@ -52,8 +51,8 @@ def gigatoken_ids(text: bytes) -> np.ndarray:
 def choose_encoder(choice: str, sample: Iterable[bytes]) -> str:
     """The encoder for a corpus: gigatoken, or tiktoken where that is absent or differs.
 
-    ``choice`` is runtime.encoder: auto, tiktoken or gigatoken. ``sample``: texts of the corpus.
-    Raises ConfigError when gigatoken is asked for and cannot be used.
+    ``choice`` is runtime.encoder; ``sample`` has texts of the corpus. Raises ConfigError when
+    gigatoken is asked for and cannot be used.
     """
     if choice == "tiktoken":
         return choice
@@ -72,10 +71,8 @@ def choose_encoder(choice: str, sample: Iterable[bytes]) -> str:
 
 @functools.cache
 def _gigatoken() -> Encode:
-    """gigatoken's encoder from GPT-2's ranks alone: without added tokens no text is special.
-
-    Raises ImportError where gigatoken is not installed.
-    """
+    """gigatoken's encoder from GPT-2's ranks alone: without added tokens no text is special. Raises
+    ImportError where gigatoken is not installed."""
     from gigatoken.gigatoken_rs import BPETokenizer
 
     with tempfile.NamedTemporaryFile() as file:

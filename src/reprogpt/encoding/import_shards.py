@@ -7,10 +7,12 @@ array). A file with `val` in its name is held out; all others are trained on.
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from reprogpt.config import TokenizeConfig
 from reprogpt.data.raw_text import Meta
 from reprogpt.errors import ConfigError
-from reprogpt.storage.files import make_empty, replacing, sha256_of
+from reprogpt.storage.files import make_empty, replacing
 from reprogpt.storage.paths import local_path
 from reprogpt.tokens.manifest import Shard, Totals
 from reprogpt.tokens.shard_format import open_tokens
@@ -22,7 +24,7 @@ _BLOCK = 1 << 22  # tokens read at a time
 
 def adopt(cfg: TokenizeConfig, meta: Meta,
           out_dir: Path) -> tuple[list[Shard], dict[str, Totals]]:
-    """Puts the shards that the stage download found under our names into ``out_dir``; with
+    """Puts the shards that the stage download found into ``out_dir`` under our names; with
     ``cfg.track`` manifest, those in llm.c's format stay where they are.
 
     Raises ConfigError when a file has changed since, or holds ids that are not GPT-2's.
@@ -38,32 +40,27 @@ def adopt(cfg: TokenizeConfig, meta: Meta,
         documents = size = 0
         for number, entry in enumerate(entries):
             path, target = local_path(entry["path"]), out_dir / f"{split}_{number:06d}.bin"
-            if not path.is_file() or sha256_of(path) != entry["sha256"]:
+            if not path.is_file() or (sums := checksums_of(path)).sha256 != entry["sha256"]:
                 raise ConfigError(f"{path}: is gone or has changed; run the stage download again")
-            found, text = _count(path)
-            documents, size = documents + found, size + text
-            shards.append(_take(path, target, split, found,
-                                entry["path"] if cfg.track == "manifest" else None))
+            tokens = open_tokens(path)
+            begun, text = _count(path, tokens)
+            documents, size = documents + begun, size + text
+            if path.suffix == ".npy":
+                shards.append(write_shard(target, split, [tokens], len(tokens), begun))
+                continue
+            if cfg.track != "manifest":
+                with replacing(target) as temporary:
+                    shutil.copyfile(path, temporary)
+            shards.append(Shard(target.name, split, len(tokens), begun, sums.sha256, sums.crc32,
+                                path=entry["path"] if cfg.track == "manifest" else None))
         totals[split] = Totals(documents, sum(s["tokens"] for s in entries), size, {"empty": 0})
     return shards, totals
 
 
-def _take(path: Path, target: Path, split: str, documents: int, named: str | None) -> Shard:
-    """A shard in our format at ``target``; one in llm.c's stays where it is ``named``, if it is."""
-    tokens = open_tokens(path)
-    if path.suffix == ".npy":
-        return write_shard(target, split, [tokens], len(tokens), documents)
-    sums = checksums_of(path)
-    if named is None:
-        with replacing(target) as temporary:
-            shutil.copyfile(path, temporary)
-    return Shard(target.name, split, len(tokens), documents, sums.sha256, sums.crc32, path=named)
-
-
-def _count(path: Path) -> tuple[int, int]:
+def _count(path: Path, tokens: np.ndarray) -> tuple[int, int]:
     """Documents and bytes of text in a shard. Raises ConfigError for an id that is not GPT-2's."""
     documents = size = 0
-    sizes, tokens = gpt2_tokenizer().token_bytes(), open_tokens(path)
+    sizes = gpt2_tokenizer().token_bytes()
     for start in range(0, len(tokens), _BLOCK):
         block = tokens[start:start + _BLOCK]
         if (top := int(block.max(initial=0))) >= len(sizes):

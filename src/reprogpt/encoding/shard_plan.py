@@ -1,7 +1,6 @@
 """Encoded chunks to shards: a plan of which tokens go where, and the shards made from it.
 
-A shard is cached under its plan (chunks by content, and the ranges taken from them), outside the
-outs, so a corpus that grew rewrites only its last shard.
+A shard is cached under its plan, outside the outs, so a corpus that grew rewrites only its last.
 """
 
 import functools
@@ -97,10 +96,8 @@ def _shards(split: str, runs: Iterable[Run], shard_tokens: int) -> Iterator[Shar
 
 def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Processes,
                  out_dir: Path, track: str) -> list[Shard]:
-    """Puts the shards, and their masks, into ``out_dir``, which loses what it held.
-
-    With ``track`` manifest they stay in the cache, and the manifest says so.
-    """
+    """Puts the shards and their masks into ``out_dir``, which is emptied first. With ``track``
+    manifest they stay in the cache, and the manifest says so."""
     found = [_cached(plan) for plan in tqdm(plans, "shards in cache", delay=1)]
     missing = [plan for plan, shard in zip(plans, found, strict=True) if shard is None]
     jobs = processes.map(functools.partial(_make, settings), missing)
@@ -118,7 +115,7 @@ def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Proc
 
 
 def _cached(plan: ShardPlan) -> Shard | None:
-    """The shard of a plan out of the cache, its bytes verified; None when it is not there."""
+    """The shard of a plan out of the cache, verified; None when it is not there."""
     try:
         shard = Shard(**json.loads(plan.path.with_suffix(".json").read_bytes()))
         verify_shard(plan.path, shard, "full")

@@ -1,7 +1,7 @@
 """Jobs as tasks of datatrove's executors: on this machine, or on a Slurm cluster.
 
-One task runs one job, whose result goes into the cache. The tasks see raw text and cache under the
-same paths as this process, so on a cluster both lie on its shared file system.
+One task runs one job, whose result goes into the cache. On a cluster raw text and cache lie on its
+shared file system, under the same paths everywhere.
 """
 
 import functools
@@ -33,10 +33,8 @@ def _run_task(jobs: Path, data: object, rank: int, world_size: int) -> None:
 
 def run_tasks(runtime: RuntimeConfig, workers: int, function: Callable[[Any], Any],
               items: Sequence[Any]) -> None:
-    """Calls ``function`` with every item, each in a task, and returns when all are done.
-
-    Raises RuntimeError, naming the logs, when a task failed.
-    """
+    """Calls ``function`` with every item, each in a task, and returns when all are done. Raises
+    RuntimeError, naming the logs, when a task failed."""
     try:
         from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
     except ImportError:

@@ -42,9 +42,7 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     """
     meta = read_meta(raw_dir)
     if "shards" in meta.extra:
-        tokenizer: Tokenizer = gpt2_tokenizer()
-        shards, totals = adopt(cfg, meta, out_dir)
-        return _finish(out_dir, shards, totals, tokenizer, meta)
+        return _finish(out_dir, *adopt(cfg, meta, out_dir), gpt2_tokenizer(), meta)
     boundary = tail_boundary(cfg, raw_dir, meta)
     chunks = list(chunks_of(raw_dir, meta, boundary, chunk_bytes))
     settings = Settings(raw_dir, "char", "code points")
@@ -63,10 +61,10 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         held = held_out(cfg, raw_dir, meta, boundary, results)
         points, dropped = results, 0
         if cfg.encoding == "gpt2":
-            tokenizer = gpt2_tokenizer()
+            tokenizer: Tokenizer = gpt2_tokenizer()
         else:
-            tokenizer = _char_tokenizer(cfg, settings, points, held)
-            settings = replace(settings, characters=tokenizer, fingerprint=tokenizer.fingerprint)
+            tokenizer = characters = _char_tokenizer(cfg, settings, points, held)
+            settings = replace(settings, characters=characters, fingerprint=tokenizer.fingerprint)
             results = list(processes.map(partial(encode_chunk, settings), chunks))
             dropped = sum(e.tokens for e in points) - sum(e.tokens for e in results)
         plans, totals = plan_shards(results, held, cfg.shard_tokens)

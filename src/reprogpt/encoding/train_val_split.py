@@ -1,8 +1,8 @@
 """Which documents are held out for validation.
 
-A document's side never depends on what comes after it, nor on how many processes ran, so the
-validation set stays the same while a corpus grows: `hash` looks at the document's own text, `first`
-at those before it. `tail` divides the text itself, as nanoGPT does.
+A document's side never depends on what comes after it, so the validation set stays the same while a
+corpus grows: `hash` takes the document's own text, `first` those before it. `tail` divides the text
+itself, as nanoGPT does.
 """
 
 import hashlib
@@ -22,11 +22,8 @@ _BLOCK = 4 << 20  # bytes read at a time
 
 def held_out(cfg: TokenizeConfig, raw_dir: Path, meta: Meta, boundary: tuple[int, int] | None,
              results: Sequence[Encoded]) -> list[np.ndarray]:
-    """For every chunk (documents,) bool: which of its documents are held out.
-
-    ``boundary`` is what :func:`tail_boundary` gave. Raises ConfigError where `hash` has too few
-    documents to choose from.
-    """
+    """For every chunk (documents,) bool: which of its documents are held out. ``boundary`` is that
+    of :func:`tail_boundary`. Raises ConfigError where `hash` has too few to choose from."""
     if boundary is not None:
         held = [np.full(c.last - c.first, (meta.parts.index(c.part), c.start) >= boundary)
                 for c in (encoded.chunk for encoded in results)]

@@ -1,7 +1,6 @@
 """Compares two runs' HellaSwag predictions question by question, with McNemar's test.
 
-Two accuracies that differ by a point may differ by chance. Only the questions that one run answers
-correctly and the other does not tell the runs apart (McNemar, 1947).
+Only the questions that one run answers correctly and the other does not tell them apart.
 """
 
 import json
@@ -19,34 +18,28 @@ Records = dict[int, dict[str, Any]]
 
 def read_records(file: Path) -> Records:
     """Reads a hellaswag.jsonl. Raises ValueError naming the file, the line and what is wrong."""
+    records: Records = {}
+    number = 1
     try:
-        records = dict(_record(line, number) for number, line in
-                       enumerate(file.read_text(encoding="utf-8").splitlines(), 1))
-        if not records:
-            raise ValueError("it has no question (is evaluate.hellaswag_examples 0?)")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{file}: must be a hellaswag.jsonl of the stage evaluate: {reason}; "
-                         "run that stage, or name another file") from None
-    return records
-
-
-def _record(line: str, number: int) -> tuple[int, dict[str, Any]]:
-    """A line's question index, and its values."""
-    try:
-        record = json.loads(line)
-        return int(record["index"]), {key: record[key] for key in _KEYS}
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):  # noqa: B007 (for the errors)
+            record = json.loads(line)
+            records[int(record["index"])] = {key: record[key] for key in _KEYS}
+        problem = "" if records else "it has no question (is evaluate.hellaswag_examples 0?)"
+    except OSError as error:
+        problem = str(error.strerror)
     except KeyError as error:
-        raise ValueError(f"line {number} has no {error.args[0]}") from None
+        problem = f"line {number} has no {error.args[0]}"
     except (ValueError, TypeError):
-        raise ValueError(f"line {number} is not a JSON object with an index") from None
+        problem = f"line {number} is not a JSON object with an index"
+    if problem:
+        raise ValueError(f"{file}: must be a hellaswag.jsonl of the stage evaluate: {problem}; "
+                         "run that stage, or name another file")
+    return records
 
 
 def compare(a: Records, b: Records) -> Iterator[str]:
     """A table, line by line: for each metric, how many of the questions in both files both, one or
-    neither of the runs answer correctly, and McNemar's p.
-
-    Raises ValueError when no question is in both files.
+    neither of the runs answer correctly, and McNemar's p. Raises ValueError without such questions.
     """
     shared = sorted(a.keys() & b.keys())
     if not shared:

@@ -1,6 +1,6 @@
 """HellaSwag (Zellers et al., 2019): which of four endings has the highest likelihood?
 
-Two definitions are in use. Their numbers are not comparable, so both are computed:
+Two definitions are in use, whose numbers are not comparable. Both are computed:
 
 ``acc``, ``acc_norm``: build-nanogpt's. Prompt: the context as it is, endings after a space. Sum,
     and mean per token, of the ending's nll.
@@ -12,6 +12,7 @@ are scored as one tree (prefix_trees.py).
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -84,9 +85,7 @@ class Scores:
 
 def _argmin_by_length(nll: np.ndarray, lengths: Sequence[int]) -> int:
     """The ending with the least nll / length; never one of length 0."""
-    divisor = np.array(lengths, dtype=np.float64)
-    divisor[divisor == 0] = np.nan
-    return int(np.nan_to_num(nll / divisor, nan=np.inf).argmin())
+    return min(range(len(nll)), key=lambda k: nll[k] / lengths[k] if lengths[k] else math.inf)
 
 
 def read_questions(file: str | Path, tokenizer: Tokenizer, count: int | None = None
@@ -138,19 +137,14 @@ def score_questions(model: GPT, questions: Sequence[Question], process: Process,
     """Scores questions by both definitions. They are distributed over the processes; the result is
     the same on each. ``at_once``: tokens in a forward pass, None for the device's default.
 
-    Matrix products are in the model's dtype, sums in float32 or higher. No random generator is
-    used.
+    Matrix products are in the model's dtype, sums in float32 or higher.
     """
     prompts = [p for q in questions for p in (q.plain, q.lm_eval)]
     nll = score_prompts(model, prompts, process, at_once, progress)
-    pairs = nll.reshape(len(questions), 2, nll.shape[1])
-    truncated = sum(max(map(_row_length, (q.plain, q.lm_eval))) > model.cfg.block_size + 1
-                    for q in questions)
-    return Scores(questions, pairs[:, 0], pairs[:, 1], truncated)
-
-
-def _row_length(prompt: Prompt) -> int:
-    return len(prompt.context) + max(map(len, prompt.endings))
+    too_long = [len(p.context) + max(map(len, p.endings)) > model.cfg.block_size + 1
+                for p in prompts]
+    truncated = sum(map(max, too_long[::2], too_long[1::2]))
+    return Scores(questions, nll[::2], nll[1::2], truncated)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from reprogpt.evaluation.plots import curves, image, render
 from reprogpt.formats.huggingface import Weights, read_weights
@@ -20,11 +21,17 @@ CORNER = 300
 def inspect(folder: Path, out: Path, text: str) -> str:
     """Writes README.md and figures of the model in ``folder`` to ``out``; returns the page.
 
-    ``text``: its tokens' embeddings are shown, if the folder has a tokenizer. Raises ValueError
-    when ``folder`` holds no model.
+    ``text``: its tokens' embeddings are shown, if there is a tokenizer. Raises ValueError without
+    a model.
     """
     weights = read_weights(folder)
-    parts = [f"# {folder}", _summary(weights), _table(weights)]
+    cfg, tensors = weights.cfg, weights.tensors
+    parts = [f"# {folder}",
+             f"{cfg.architecture}: {cfg.n_layer} layers, {cfg.n_head} heads, {cfg.n_embd} channels,"
+             f" {cfg.block_size} positions, {weights.vocab_size:,} tokens; "
+             f"{sum(t.numel() for t in tensors.values()):,} parameters in {len(tensors)} tensors.",
+             "\n".join(["| tensor | shape | mean | std |", "|---|---|--:|--:|",
+                        *(_row(name, t.float()) for name, t in tensors.items())])]
     for name, figure in figures(weights, folder, text).items():
         title = figure.axes[0].get_title()
         write_bytes(out / name, render(figure, "svg" if name.endswith(".svg") else "png"))
@@ -34,19 +41,9 @@ def inspect(folder: Path, out: Path, text: str) -> str:
     return page
 
 
-def _summary(weights: Weights) -> str:
-    cfg = weights.cfg
-    count = sum(t.numel() for t in weights.tensors.values())
-    return (f"{cfg.architecture}: {cfg.n_layer} layers, {cfg.n_head} heads, {cfg.n_embd} channels, "
-            f"{cfg.block_size} positions, {weights.vocab_size:,} tokens; {count:,} parameters in "
-            f"{len(weights.tensors)} tensors.")
-
-
-def _table(weights: Weights) -> str:
-    rows = [f"| `{name}` | {tuple(t.shape)} | {t.float().mean():.4f} | {t.float().std():.4f} |"
-            if t.numel() > 1 else f"| `{name}` | {tuple(t.shape)} | {float(t):.4f} | |"
-            for name, t in weights.tensors.items()]
-    return "\n".join(["| tensor | shape | mean | std |", "|---|---|--:|--:|", *rows])
+def _row(name: str, t: Tensor) -> str:
+    std = f"{t.std():.4f} " if t.numel() > 1 else ""  # of one number there is none
+    return f"| `{name}` | {tuple(t.shape)} | {t.mean():.4f} | {std}|"
 
 
 def figures(weights: Weights, folder: Path, text: str) -> dict[str, "Figure"]:

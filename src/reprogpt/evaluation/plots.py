@@ -1,7 +1,6 @@
 """Figures by matplotlib, which is imported only where something is drawn.
 
-Every function returns a matplotlib Figure; :func:`render` turns it into the bytes of a file, the
-same bytes for the same numbers.
+:func:`render` turns a Figure into the bytes of a file, the same bytes for the same numbers.
 """
 
 import io

@@ -1,10 +1,8 @@
 """Prefix trees: scores sequences that share prefixes, computing each shared token once.
 
 A token of a tree attends to its ancestors only (by the mask) and has the position that it has in
-its own row, so every row's nll is as if it were alone. Trees of similar size are batched.
-
-Nodes are in preorder, where a node's descendants are contiguous. The mask of a whole tree follows
-from the index of each node's last descendant by two comparisons, made on the device.
+its own row, so every row's nll is as if it were alone. Nodes are in preorder, where a node's
+descendants are contiguous: the mask follows from the index of each node's last descendant.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,18 +36,12 @@ class PrefixTree:
     slots: list[int]
     """and the index of the sum that its nll is added to."""
 
-    @property
-    def branches(self) -> bool:
-        """Whether it is more than one row, so that the causal mask does not suffice."""
-        return min(self.last) < len(self.last) - 1
-
 
 def build_trees(first_slot: int, context: Sequence[int], endings: Sequence[Sequence[int]],
                 block_size: int) -> list[PrefixTree]:
     """Trees of a context and its endings: one, unless rows are truncated to different starts.
 
-    Rows longer than block_size + 1 lose tokens on the left (the last token is only a target). The
-    nll of ending k belongs to slot first_slot + k.
+    Rows keep their last block_size + 1 tokens. The nll of ending k belongs to slot first_slot + k.
     """
     groups: dict[tuple[int, int], list[tuple[list[int], int]]] = {}
     for k, ending in enumerate(endings):
@@ -92,12 +84,12 @@ def batches(trees: Sequence[PrefixTree], at_once: int) -> Iterator[list[PrefixTr
     rows than by padding.
     """
     batch: list[PrefixTree] = []
-    for tree in sorted(trees, key=lambda t: (t.branches, len(t.tokens)), reverse=True):
+    for tree in sorted(trees, key=lambda tree: len(tree.tokens), reverse=True):
         if batch:
             size = len(batch[0].tokens)
             full = (len(batch) + 1) * size > at_once
             padded = 8 * len(tree.tokens) < 7 * size and 2 * len(batch) * size > at_once
-            if full or padded or batch[0].branches != tree.branches:
+            if full or padded:
                 yield batch
                 batch = []
         batch.append(tree)
@@ -118,15 +110,12 @@ def score_batch(model: GPT, head: Head, trees: Sequence[PrefixTree], device: tor
         table[real] = _concatenated(values)
         return copy_to(torch.from_numpy(table), device)
 
-    idx = padded(t.tokens for t in trees)
-    if any(t.branches for t in trees):
-        # Padding attends to itself, since a softmax over no keys is nan.
-        last = padded((t.last for t in trees), padding=columns)
-        node = torch.arange(len(columns), device=device)
-        mask = (node <= node[:, None]) & (node[:, None] <= last[:, None, None])  # (B, 1, T, T)
-        hidden = model(idx, positions=padded(t.depths for t in trees), mask=mask)
-    else:  # single rows, padded on the right, where the causal mask hides the padding
-        hidden = model(idx)
+    # Padding attends to itself, since a softmax over no keys is nan.
+    last = padded((t.last for t in trees), padding=columns)
+    node = torch.arange(len(columns), device=device)
+    mask = (node <= node[:, None]) & (node[:, None] <= last[:, None, None])  # (B, 1, T, T)
+    hidden = model(padded(t.tokens for t in trees), positions=padded(t.depths for t in trees),
+                   mask=mask)
     first = np.repeat(np.arange(len(trees)) * len(columns), [len(t.nodes) for t in trees])
     # Several targets may follow one node: its log-normalizer is computed once.
     unique, back = np.unique(first + _concatenated(t.nodes for t in trees), return_inverse=True)

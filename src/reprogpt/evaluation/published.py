@@ -1,7 +1,6 @@
 """Published HellaSwag scores of GPT-2 and GPT-3, to compare a model with.
 
-HellaSwag is the same questions for everyone. Published validation losses are not here, since they
-are on other text than ours.
+Published validation losses are not here, since they are on other text than ours.
 """
 
 from dataclasses import dataclass

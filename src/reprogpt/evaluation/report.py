@@ -15,7 +15,6 @@ from reprogpt.evaluation.validation import validation_loss
 from reprogpt.formats.huggingface import load_model
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import write_bytes, write_json
-from reprogpt.tokens.manifest import read_manifest
 from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import Tokenizer, load_tokenizer
 
@@ -27,23 +26,22 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     """
     model, model_cfg = load_model(root / "models/gpt", process.device)
     tokenizer = load_tokenizer(root / "models/gpt")
-    tokens = root / "data/tokens"
-    _check_tokenizer(tokenizer, tokens)
+    stream = TokenStream(root / "data/tokens", "val")
+    _check_tokenizer(tokenizer, stream.manifest.tokenizer)
     at_once = tokens_at_once(process.device, eval_tokens)
     # Text files first: their names may be misspelt.
     held_out = score_files(model, cfg.suites.held_out, tokenizer, process, root, at_once)
-    validation = validation_loss(
-        model, TokenStream(tokens, "val"), tokenizer.token_bytes(), process,
-        val_tokens=cfg.val_tokens, block_size=model_cfg.block_size, at_once=at_once)
+    validation = validation_loss(model, stream, tokenizer.token_bytes(), process, at_once=at_once,
+                                 val_tokens=cfg.val_tokens, block_size=model_cfg.block_size)
     result: dict[str, Any] = {
         "val_loss": round(validation.loss, 6),
         "val_perplexity": round(validation.perplexity, 4),
         "val_bits_per_byte": round(validation.bits_per_byte, 6),
         "val_tokens": validation.tokens,
     }
-    corpus = str(read_manifest(tokens).corpus["name"])
+    corpus = str(stream.manifest.corpus["name"])
     if corpus in GROUPS and process.is_first:
-        result["task"] = accuracy(corpus, model, tokenizer, TokenStream(tokens, "val"))
+        result["task"] = accuracy(corpus, model, tokenizer, stream)
     if held_out:
         result["held_out"] = held_out
     scores = None
@@ -64,10 +62,9 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     return result
 
 
-def _check_tokenizer(tokenizer: Tokenizer, tokens: Path) -> None:
+def _check_tokenizer(tokenizer: Tokenizer, other: dict[str, Any]) -> None:
     """Raises ValueError when the model and data/tokens have different tokenizers, as after running
     one stage by hand."""
-    other = read_manifest(tokens).tokenizer
     if tokenizer.fingerprint != other["fingerprint"]:
         raise ValueError(f"models/gpt: its tokenizer ({tokenizer.name}, {tokenizer.n_vocab} ids) "
                          f"is not that of data/tokens ({other['name']}, {other['n_vocab']} ids); "
@@ -75,8 +72,7 @@ def _check_tokenizer(tokenizer: Tokenizer, tokens: Path) -> None:
 
 
 def check_finite(key: str, value: Any) -> None:
-    """Raises ValueError naming a score in ``value`` (JSON) that is nan or infinite, which JSON
-    cannot represent."""
+    """Raises ValueError naming a score in ``value`` that is nan or infinite: not in JSON."""
     if isinstance(value, dict):
         for name, inner in value.items():
             check_finite(f"{key}: {name}", inner)

@@ -17,10 +17,9 @@ from reprogpt.model.kernels.packed_linear import Packed
 from reprogpt.model.loss import MASKED, softcap
 
 TILES = {"cpu": (1024, 2048), "cuda": (4096, 1 << 20)}
-"""Rows and vocabulary entries of a tile of logits. CPU: 8 MB of float32. Many rows, because the
-matrix product packs each slice of the weight again for every group of rows (a quarter of the time
-at 128 rows); few entries, to keep the tile in the cache through the softmax. A GPU wants few large
-products: the whole vocabulary, 0.8 GB at GPT-2's."""
+"""Rows and vocabulary entries of a tile of logits. CPU: 8 MB of float32; many rows, because the
+matrix product packs each slice of the weight again for every group of rows; few entries, to keep
+the tile in the cache. A GPU wants few large products: the whole vocabulary, 0.8 GB at GPT-2's."""
 
 
 def tokens_at_once(device: torch.device, setting: int | str = "auto") -> int:
@@ -32,10 +31,9 @@ def tokens_at_once(device: torch.device, setting: int | str = "auto") -> int:
 
 
 class Head:
-    """The output projection (lm_head) as scoring uses it: one slice of the vocabulary at a time.
+    """The output projection (lm_head), computed by slices of the vocabulary.
 
-    Valid for one evaluation, while the weights do not change: the weight is cast to autocast's
-    dtype and packed (model/kernels/packed_linear.py) once.
+    Valid while the weights do not change: they are cast to autocast's dtype and packed once.
     """
 
     def __init__(self, weight: Tensor, vocab_size: int, cap: float | None = None,
@@ -59,10 +57,8 @@ class Head:
 
     @torch.no_grad()
     def log_normalizer(self, hidden: Tensor) -> Tensor:
-        """Log-sum-exp of the logits over the vocabulary: hidden (N, C) -> (N,) float32.
-
-        Logits are computed in the weight's dtype and summed in float32.
-        """
+        """Log-sum-exp of the logits over the vocabulary: hidden (N, C) -> (N,) float32. Logits are
+        computed in the weight's dtype and summed in float32."""
         result = hidden.new_empty(len(hidden), dtype=torch.float32)
         for x, part in zip(hidden.to(self._weight.dtype).split(self._rows),
                            result.split(self._rows), strict=True):
@@ -80,17 +76,13 @@ class Head:
 
     @torch.no_grad()
     def nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """-log p of each target, in nats: hidden (..., C), targets (...) int64 -> (...) float32.
-
-        0 where the target is MASKED; no logits are computed for those.
-        """
-        flat, wanted = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
-        result = torch.zeros(len(wanted), dtype=torch.float32, device=hidden.device)
-        scored = (wanted != MASKED).nonzero()[:, 0]
-        if len(scored) < len(wanted):
-            flat, wanted = flat[scored], wanted[scored]
-        result[scored] = self.log_normalizer(flat) - self.target_logit(flat, wanted)
-        return result.view(targets.shape)
+        """-log p of each target, in nats: hidden (..., C), targets (...) int64 -> (...) float32, 0
+        where the target is MASKED."""
+        scored = targets != MASKED
+        x, wanted = hidden[scored], targets[scored]
+        result = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)
+        result[scored] = self.log_normalizer(x) - self.target_logit(x, wanted)
+        return result
 
 
 def _log_sum_exp(logits: Tensor, width: int, cap: float | None) -> Tensor:

@@ -1,7 +1,6 @@
 """Loss and bits per byte of text files.
 
-Every token is scored once. The first one is scored only where the tokenizer has <|endoftext|>,
-which then precedes the text.
+Every token is scored once; the first one only where the tokenizer has an <|endoftext|> before it.
 """
 
 import hashlib
@@ -21,16 +20,13 @@ from reprogpt.tokens.tokenizers import Tokenizer
 
 
 class TextStream:
-    """A text as a validation.Stream: <|endoftext|> first, the last window padded with masked
-    tokens."""
+    """A text as a validation.Stream: <|endoftext|> first, masked padding last."""
 
     def __init__(self, ids: np.ndarray, tokenizer: Tokenizer, block_size: int) -> None:
-        first = [] if tokenizer.eot is None else [tokenizer.eot]
-        tokens = np.concatenate([np.array(first, np.uint16), ids.astype(np.uint16)])
+        tokens = ids if tokenizer.eot is None else np.insert(ids, 0, tokenizer.eot)
         targets = max(0, len(tokens) - 1)
         self.n_tokens = -(-targets // block_size) * block_size + 1
-        self._tokens = np.zeros(self.n_tokens, np.uint16)
-        self._tokens[:len(tokens)] = tokens
+        self._tokens = np.pad(tokens, (0, self.n_tokens - len(tokens)))
         self._mask = (np.arange(self.n_tokens) < len(tokens)).astype(np.uint8)
 
     def read(self, start: int, count: int) -> np.ndarray:

@@ -20,18 +20,14 @@ from reprogpt.runtime.distributed import Process
 
 
 class Stream(Protocol):
-    """A split as one stream of tokens, such as tokens.shards.TokenStream."""
+    """A split as one stream of tokens: what is used of a tokens.shards.TokenStream."""
 
     @property
     def n_tokens(self) -> int: ...
 
-    def read(self, start: int, count: int) -> np.ndarray:
-        """Tokens start to start + count - 1: (count,) uint16."""
-        ...
+    def read(self, start: int, count: int) -> np.ndarray: ...
 
-    def read_mask(self, start: int, count: int) -> np.ndarray | None:
-        """(count,) uint8, 1 where the token counts as a target; None when all tokens do."""
-        ...
+    def read_mask(self, start: int, count: int) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,9 +53,8 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
     """Loss over the first ``val_tokens`` tokens of a split (None: all), distributed over the
     processes; the result is the same on each.
 
-    ``model`` is the unwrapped module; ``token_bytes`` (n_vocab,) is the tokenizer's. ``at_once``,
-    tokens in a forward pass, affects speed only. No random generator is used. Raises ValueError
-    when the split is shorter than one window.
+    ``model`` is the unwrapped module; ``token_bytes`` (n_vocab,) is the tokenizer's. ``at_once``:
+    tokens in a forward pass. Raises ValueError when the split is shorter than one window.
     """
     total = stream.n_tokens if val_tokens is None else min(val_tokens, stream.n_tokens)
     # A window's last target is one token past it, so a split of exactly n windows has n - 1.
@@ -70,14 +65,13 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
                          "hold out more text (tokenize.val_fraction), or raise val_tokens")
     batch_rows = max(1, (at_once or tokens_at_once(process.device)) // block_size)
     sums = torch.zeros(windows, 3, dtype=torch.float64)  # nll, targets, bytes of each window
-    head: Head | None = None
+    head = None
     bytes_of = torch.from_numpy(np.asarray(token_bytes, dtype=np.int64))
     for first in range(process.rank * batch_rows, windows, process.world_size * batch_rows):
         rows = min(batch_rows, windows - first)
         idx, targets = _read_windows(stream, first, rows, block_size)
         hidden = model(idx.to(process.device))
-        if head is None:  # after the first forward, which gathers a sharded model's weight
-            head = Head.of(model)
+        head = head or Head.of(model)  # after a forward, which gathers a sharded model's weight
         nll = head.nll(hidden, targets.to(process.device))
         valid = targets != MASKED
         counted = torch.where(valid, bytes_of[targets.clamp(min=0)], 0)

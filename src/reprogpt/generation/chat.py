@@ -41,10 +41,8 @@ def stream_text(model: GPT, tokenizer: Tokenizer, prompt: str, cfg: SampleConfig
 def converse(model_dir: Path, cfg: SampleConfig, seed: int, device: str,
              source: TextIO | None = None, out: TextIO | None = None) -> None:
     """Reads prompts from ``source``, a line each, and prints a sample of each, until the end of
-    input (Ctrl-D) or Ctrl-C at the prompt. Every sample has the next seed.
-
-    Raises ValueError when ``model_dir`` holds no model.
-    """
+    input (Ctrl-D) or Ctrl-C at the prompt. Every sample has the next seed. Raises ValueError when
+    ``model_dir`` holds no model."""
     source, out = source or sys.stdin, out or sys.stdout
     model, _ = load_model(model_dir, pick_device(device))
     tokenizer = load_tokenizer(model_dir)

@@ -1,8 +1,7 @@
 """Autoregressive sampling: each step takes the logits after the last token to the next token.
 
-``stream`` is the loop. What it does with logits (repetition penalty, top-k, temperature, top-p,
-drawing a token) are pure functions at the end of this file. Every sequence has a generator of its
-own, so a sample depends on its prompt and seed and not on the rest of the batch.
+``stream`` is the loop; what it does with logits are pure functions at the end of this file. Every
+sequence has a generator of its own, so a sample does not depend on the rest of the batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,7 @@ from reprogpt.model.gpt import GPT
 
 def generate(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int,
              **options: Any) -> list[list[int]]:
-    """The new tokens of each prompt, up to and including ``stop``; takes the options of
-    :func:`stream`."""
+    """The new tokens of each prompt, with its ``stop`` if it has one; ``options``: as stream's."""
     new: list[list[int]] = [[] for _ in prompts]
     for tokens in stream(model, prompts, max_new_tokens, **options):
         for row, token in zip(new, tokens, strict=True):
@@ -35,8 +33,8 @@ def stream(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *,
     """Yields, step by step, the next token of each sequence, None once it has ended with ``stop``.
 
     One sequence a prompt: repeat a prompt for more samples (its prefill is computed once).
-    ``seeds``: one a sequence; not needed with ``temperature`` 0, which decodes greedily. Raises
-    ValueError for an empty prompt.
+    ``seeds``: one a sequence; none with ``temperature`` 0, which is greedy. Raises ValueError for
+    an empty prompt.
     """
     if not all(len(p) for p in prompts):
         raise ValueError("a prompt is empty; give it at least one token, such as <|endoftext|>")
@@ -69,9 +67,8 @@ def stream(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *,
 class _Decoder:
     """Computes the logits after the last token of each row; the caller appends to ``rows``.
 
-    Prefill reads the prompts; every later step reads one token a row, with a KV cache. Rows of
-    different lengths are padded on the left. Once a row exceeds block_size, every step reads the
-    last block_size tokens again: all positions shift, which makes the cached keys and values wrong.
+    Rows of different lengths are padded on the left. Once a row exceeds block_size, every step
+    reads the last block_size tokens again: positions shift, so cached keys and values are wrong.
     """
 
     def __init__(self, model: GPT, rows: list[list[int]], max_new_tokens: int,

@@ -1,8 +1,6 @@
 """KV cache, and a decode step of fixed shapes that a GPU replays as a CUDA graph.
 
-A decode step of GPT-2 is about two hundred small kernels, and launching them one by one from Python
-takes longer than computing them. :class:`FixedStep` never moves or resizes a tensor, so it can be
-captured once and then launched as a whole.
+Launching a step's two hundred small kernels one by one takes longer than computing them.
 """
 
 import torch
@@ -20,8 +18,8 @@ class KVCache:
         self.length = 0
         """Columns that are filled."""
         self.column: Tensor | None = None
-        """(1,) int64, set by :meth:`fix`: the column that :meth:`append` writes. It then returns
-        all ``capacity`` columns, of which a mask must hide those after this one."""
+        """(1,) int64, set by :class:`FixedStep`: the column that :meth:`append` writes. It then
+        returns all columns, of which a mask must hide those after this one."""
         self._layers: list[Tensor] = []  # (2, B, n_head, capacity, D) each: keys, values
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,11 +39,6 @@ class KVCache:
             self.length = end
         return keys[:, :, :end], values[:, :, :end]
 
-    def fix(self) -> None:
-        """Switches to writing one column at a time, ``column``, into tensors that never move."""
-        assert self._layers, "prefill comes first"
-        self.column = torch.tensor([self.length], device=self._layers[0].device)
-
     def repeat(self, rows: Tensor) -> None:
         """Selects rows of the batch: rows (B',) int64; row i becomes what ``rows[i]`` was."""
         self._layers = [kv[:, rows] for kv in self._layers]
@@ -59,16 +52,13 @@ def uses_fixed_step(model: GPT) -> bool:
 
 class FixedStep:
     """Decode step with fixed shapes: idx (B, 1) int64 -> logits (B, V) float32, which the next call
-    overwrites.
-
-    Attention spans the whole cache; a mask hides columns not written yet and the ``pads`` (B,)
-    columns of padding on the left.
-    """
+    overwrites. Attention spans the whole cache; a mask hides columns not written yet and the
+    ``pads`` (B,) columns of padding on the left."""
 
     def __init__(self, model: GPT, cache: KVCache, pads: Tensor) -> None:
-        cache.fix()
-        assert cache.column is not None
-        self._model, self._cache, self._column = model, cache, cache.column
+        assert cache.length, "prefill comes first"
+        self._model, self._cache = model, cache
+        self._column = cache.column = torch.tensor([cache.length], device=pads.device)
         self._pads = pads[:, None]
         self._idx = torch.zeros_like(self._pads)
         self._logits: Tensor | None = None

@@ -30,8 +30,9 @@ class Shard:
         """Path of the file, for a manifest in ``folder``."""
         if self.path is None:
             return folder / self.name
-        kind, _, key = self.path.partition("cache:")
-        return cached_shard_path(key) if not kind else local_path(self.path)
+        if self.path.startswith("cache:"):
+            return cached_shard_path(self.path.removeprefix("cache:"))
+        return local_path(self.path)
 
 
 def cached_shard_path(key: str) -> Path:

@@ -26,22 +26,16 @@ def open_tokens(path: Path) -> np.ndarray:
 
     Raises ConfigError, naming the file, when it is damaged or in another format.
     """
-    return _open_npy(path) if path.suffix == ".npy" else _open_bin(path)
-
-
-def _open_npy(path: Path) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ConfigError(f"{path}: is not a complete .npy file ({error}); fetch it again"
-                          ) from None
-    if array.dtype != np.uint16 or array.ndim != 1:
-        raise ConfigError(f"{path}: must be a one-dimensional array of uint16, not {array.dtype} "
-                          f"of shape {array.shape}; convert it")
-    return array
-
-
-def _open_bin(path: Path) -> np.ndarray:
+    if path.suffix == ".npy":
+        try:
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise ConfigError(f"{path}: is not a complete .npy file ({error}); fetch it again"
+                              ) from None
+        if array.dtype != np.uint16 or array.ndim != 1:
+            raise ConfigError(f"{path}: must be a one-dimensional array of uint16, not "
+                              f"{array.dtype} of shape {array.shape}; convert it")
+        return array
     head = np.fromfile(path, "<i4", 256)
     if len(head) < 256 or head[0] != MAGIC or head[1] != VERSION:
         raise ConfigError(f"{path}: does not begin with llm.c's header (magic {MAGIC}, version "

@@ -1,7 +1,6 @@
 """Token shards on disk: writing them, verifying them, and reading a split as one stream.
 
-A shard is a file of uint16 tokens in llm.c's format. The shards of a split are one stream, and a
-document may straddle two of them. `manifest.json` beside them holds their sizes and checksums, so
+A document may straddle two shards. `manifest.json` beside them holds their sizes and checksums, so
 that a truncated or altered shard is found before a model trains on it.
 """
 
@@ -11,12 +10,13 @@ import random
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from reprogpt.storage.files import replacing
+from reprogpt.storage.files import replacing, sha256_of
 from reprogpt.tokens.manifest import MANIFEST, Shard, read_manifest
 from reprogpt.tokens.shard_format import HEADER_BYTES, TOKEN_BYTES, header
 
@@ -28,96 +28,68 @@ Verify = Literal["sampled", "full"]
 AGAIN = "; run the stage tokenize again"
 
 
-class Checksums:
-    """sha256 of a file and crc32 of each of its blocks, updated as it is written or read."""
+class Checksums(NamedTuple):
+    """Checksums of a file, in hex digits."""
 
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-        self._crcs: list[int] = []
-        self._filled = BLOCK  # bytes of the last block that its crc32 covers
-
-    def update(self, data: bytes | memoryview) -> None:
-        view = memoryview(data).cast("B")
-        self._sha256.update(view)
-        while len(view):
-            if self._filled == BLOCK:
-                self._crcs.append(0)
-                self._filled = 0
-            part = view[:BLOCK - self._filled]
-            self._crcs[-1] = zlib.crc32(part, self._crcs[-1])
-            self._filled += len(part)
-            view = view[len(part):]
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    @property
-    def crc32(self) -> str:
-        return "".join(f"{crc:08x}" for crc in self._crcs)
+    sha256: str
+    crc32: str
+    """Of each BLOCK bytes, 8 digits a block."""
 
 
 def checksums_of(path: Path) -> Checksums:
     """The checksums of a file."""
-    sums = Checksums()
+    sha256, crcs = hashlib.sha256(), []
     with path.open("rb") as file:
         while data := file.read(BLOCK):
-            sums.update(data)
-    return sums
+            sha256.update(data)
+            crcs.append(f"{zlib.crc32(data):08x}")
+    return Checksums(sha256.hexdigest(), "".join(crcs))
 
 
 def write_shard(path: Path, split: str, chunks: Iterable[np.ndarray], tokens: int, documents: int,
                 masks: Iterable[np.ndarray] | None = None) -> Shard:
     """Writes a shard from uint16 arrays that hold ``tokens`` tokens in total, and its `.mask` file
     from ``masks`` (uint8, one a token). Nothing appears under ``path`` before it is complete."""
-    sums = Checksums()
-    written = 0
-    with replacing(path) as temporary, temporary.open("wb") as out:
-        sums.update(header(tokens))
-        out.write(header(tokens))
-        for chunk in chunks:
-            # "equiv": another byte order is converted, ids of another type (int64) are an error
-            data = chunk.astype("<u2", order="C", casting="equiv", copy=False).data.cast("B")
-            sums.update(data)
-            out.write(data)
-            written += len(chunk)
-        assert written == tokens, f"{path}: {written} tokens for a header that says {tokens}"
-    mask_sha256 = None if masks is None else _write_mask(path.with_suffix(".mask"), masks, tokens)
+    _write(path, header(tokens), chunks, "<u2", tokens)
+    mask_sha256 = None
+    if masks is not None:
+        mask = path.with_suffix(".mask")
+        _write(mask, b"", masks, "u1", tokens)
+        mask_sha256 = sha256_of(mask)
+    sums = checksums_of(path)
     return Shard(path.name, split, tokens, documents, sums.sha256, sums.crc32, mask_sha256)
 
 
-def _write_mask(path: Path, masks: Iterable[np.ndarray], tokens: int) -> str:
-    digest = hashlib.sha256()
+def _write(path: Path, head: bytes, arrays: Iterable[np.ndarray], dtype: str, count: int) -> None:
     written = 0
     with replacing(path) as temporary, temporary.open("wb") as out:
-        for chunk in masks:
-            data = np.ascontiguousarray(chunk, np.uint8).tobytes()
-            digest.update(data)
-            written += out.write(data)
-    assert written == tokens, f"{path}: {written} mask bytes for {tokens} tokens"
-    return digest.hexdigest()
+        out.write(head)
+        for array in arrays:
+            # "equiv": another byte order is converted, ids of another type (int64) are an error
+            out.write(array.astype(dtype, order="C", casting="equiv", copy=False).data)
+            written += len(array)
+        assert written == count, f"{path}: {written} values where {count} are expected"
 
 
 class TokenStream:
     """The shards of one split as one stream of tokens, read from disk on demand (os.preadv).
 
-    Opening verifies every shard against the manifest (:func:`verify_shard`). Raises ValueError
-    naming the file that is missing or damaged.
+    Raises ValueError naming a file that is missing or differs from the manifest.
     """
 
     def __init__(self, folder: Path, split: str, verify: Verify = "sampled"):
         self.folder, self.split = Path(folder), split
         self.manifest = read_manifest(self.folder)
         self.shards = self.manifest.of(split)
-        self._files: list[int] = []
-        self._masks: list[int] = []
+        self._files: list[FileIO] = []
+        self._masks: list[FileIO] = []
         self._starts = [0]  # offset of each shard's first token, and the length of the stream
         for shard in self.shards:
             path = shard.file(self.folder)
             verify_shard(path, shard, verify)
-            self._files.append(os.open(path, os.O_RDONLY))
+            self._files.append(FileIO(path))
             if shard.mask_sha256:
-                self._masks.append(os.open(path.with_suffix(".mask"), os.O_RDONLY))
+                self._masks.append(FileIO(path.with_suffix(".mask")))
             self._starts.append(self._starts[-1] + shard.tokens)
         if self._masks and len(self._masks) != len(self._files):
             raise ValueError(f"{self.folder / MANIFEST}: some shards of {split} have a mask and "
@@ -133,10 +105,8 @@ class TokenStream:
         return bool(self._masks)
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Tokens start to start + count - 1: (count,) uint16.
-
-        Raises ValueError outside the stream, OSError when a file was truncated meanwhile.
-        """
+        """Tokens start to start + count - 1: (count,) uint16. Raises ValueError outside the stream,
+        OSError when a file was truncated meanwhile."""
         return self.rows([start], count)[0]
 
     def rows(self, starts: Sequence[int], count: int) -> np.ndarray:
@@ -157,12 +127,7 @@ class TokenStream:
         at = min(bisect_right(self._starts, offset), len(self.shards)) - 1
         return f"{self.shards[at].name}:{offset - self._starts[at]}"
 
-    def close(self) -> None:
-        for file in self._files + self._masks:
-            os.close(file)
-        self._files, self._masks = [], []
-
-    def _gather(self, files: list[int], starts: Sequence[int], count: int, dtype: np.dtype,
+    def _gather(self, files: list[FileIO], starts: Sequence[int], count: int, dtype: np.dtype,
                 skip: int) -> np.ndarray:
         for start in (min(starts), max(starts)):
             if start < 0 or count < 0 or start + count > self.n_tokens:
@@ -177,7 +142,7 @@ class TokenStream:
             offset = (start - self._starts[at]) * size
             while len(left):
                 inside = self.shards[at].tokens * size - offset
-                got = os.preadv(files[at], [left[:inside]], skip + offset) if inside else 0
+                got = os.preadv(files[at].fileno(), [left[:inside]], skip + offset) if inside else 0
                 if inside and not got:
                     raise OSError(f"{self.shards[at].file(self.folder)}: ends at byte "
                                   f"{skip + offset}; it was truncated while being read")
@@ -204,26 +169,22 @@ def verify_shard(path: Path, shard: Shard, verify: Verify) -> None:
         if verify == "full":
             good = checksums_of(path).sha256 == shard.sha256
         else:
-            good = all(_crc32(file, n) == shard.crc32[8 * n:8 * n + 8]
+            good = all(_crc32(file, n) == shard.crc32[8 * n:][:8]
                        for n in _sampled(len(shard.crc32) // 8))
     if not good:
         raise ValueError(f"{path}: its bytes differ from the manifest's checksum: it was "
                          f"altered{AGAIN}")
     if shard.mask_sha256:
-        _verify_mask(path.with_suffix(".mask"), shard, verify)
-
-
-def _verify_mask(path: Path, shard: Shard, verify: Verify) -> None:
-    if not path.is_file() or path.stat().st_size != shard.tokens:
-        raise ValueError(f"{path}: must hold one byte for each of {shard.tokens} tokens{AGAIN}")
-    read = verify == "full" or shard.tokens <= SAMPLED_BLOCKS * BLOCK
-    if read and hashlib.sha256(path.read_bytes()).hexdigest() != shard.mask_sha256:
-        raise ValueError(f"{path}: its bytes differ from the manifest's checksum{AGAIN}")
+        mask = path.with_suffix(".mask")
+        if not mask.is_file() or mask.stat().st_size != shard.tokens:
+            raise ValueError(f"{mask}: must hold one byte for each of {shard.tokens} tokens{AGAIN}")
+        read = verify == "full" or shard.tokens <= SAMPLED_BLOCKS * BLOCK
+        if read and sha256_of(mask) != shard.mask_sha256:
+            raise ValueError(f"{mask}: its bytes differ from the manifest's checksum{AGAIN}")
 
 
 def _sampled(blocks: int) -> list[int]:
-    # Different blocks on every opening, so that repeated runs cover the file. Unseeded, because
-    # what is verified does not affect what is trained.
+    # Other blocks on every opening: repeated runs cover the file.
     if blocks <= SAMPLED_BLOCKS:
         return list(range(blocks))
     middle = random.SystemRandom().sample(range(1, blocks - 1), SAMPLED_BLOCKS - 2)

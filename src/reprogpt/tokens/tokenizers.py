@@ -1,7 +1,6 @@
 """Tokenizers: text to token ids and back, by GPT-2's byte pair encoding or by characters.
 
-Both are saved with the model: GPT-2's in the form that transformers opens, a character vocabulary
-as `char_vocab.json`.
+Both are saved with the model: GPT-2's as transformers opens it, characters as `char_vocab.json`.
 """
 
 import functools
@@ -45,20 +44,17 @@ class Gpt2Tokenizer:
 
     name = "gpt2"
 
-    def __init__(self, vocab_bpe: str, encoder: dict[str, int], checked: bool = False):
-        """``checked``: the files are the published ones, so the order of merges is known."""
+    def __init__(self, vocab_bpe: str, encoder: dict[str, int]):
         import tiktoken
 
+        self._merges = [line for line in vocab_bpe.split("\n")[1:] if line]
         self._vocab_bpe, self._encoder = vocab_bpe, encoder
-        ranks = _ranks(encoder)
-        if not checked:
-            _check_merges(vocab_bpe, ranks)
-        self.n_vocab = len(ranks) + 1
+        self.ranks = _ranks(encoder, self._merges)
+        self.n_vocab = len(self.ranks) + 1
         self.eot: int | None = encoder[EOT]  # before every document; None: nothing
         if self.n_vocab > ID_LIMIT:
             raise ValueError(f"a vocabulary of {self.n_vocab} ids does not fit uint16 shards")
-        self.ranks = ranks
-        self.encoding = tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=ranks,
+        self.encoding = tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=self.ranks,
                                           special_tokens={EOT: encoder[EOT]})
 
     @functools.cached_property
@@ -90,8 +86,7 @@ class Gpt2Tokenizer:
     def save(self, folder: Path) -> None:
         """Writes what :func:`load_tokenizer` reads, and transformers too."""
         folder.mkdir(parents=True, exist_ok=True)
-        encoder = json.dumps(self._encoder)
-        write_bytes(folder / "vocab.json", encoder.encode())
+        write_bytes(folder / "vocab.json", json.dumps(self._encoder).encode())
         write_bytes(folder / "merges.txt", self._vocab_bpe.encode())
         write_bytes(folder / "tokenizer.json", json.dumps(self._fast_form()).encode())
         write_json(folder / "tokenizer_config.json", {
@@ -100,10 +95,9 @@ class Gpt2Tokenizer:
         })
 
     def _fast_form(self) -> dict:
-        """tokenizer.json as the library `tokenizers` reads it."""
+        """tokenizer.json, for the library `tokenizers`."""
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                  "use_regex": True}
-        merges = [line for line in self._vocab_bpe.split("\n")[1:] if line]
         return {
             "version": "1.0", "truncation": None, "padding": None,
             "added_tokens": [{"id": self.eot, "content": EOT, "single_word": False,
@@ -114,7 +108,7 @@ class Gpt2Tokenizer:
             "model": {"type": "BPE", "dropout": None, "unk_token": None,
                       "continuing_subword_prefix": "", "end_of_word_suffix": "",
                       "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                      "vocab": self._encoder, "merges": merges},
+                      "vocab": self._encoder, "merges": self._merges},
         }
 
 
@@ -142,10 +136,8 @@ class CharTokenizer:
         return self.encode_points(code_points(text))
 
     def encode_points(self, points: np.ndarray) -> np.ndarray:
-        """Code points (n,) to ids (n,) uint16, or fewer where unknown ones are dropped.
-
-        Raises ValueError, naming the character, when `unknown` is error.
-        """
+        """Code points (n,) to ids (n,) uint16, or fewer where unknown ones are dropped. Raises
+        ValueError, naming the character, when `unknown` is error."""
         known = self.known(points)
         if self.unknown == "error" and not known.all():
             stranger = chr(int(points[~known][0]))
@@ -161,8 +153,7 @@ class CharTokenizer:
         return "".join(self.characters[int(i)] for i in ids)
 
     def token_bytes(self) -> np.ndarray:
-        widths = [len(c.encode("utf-8", "surrogatepass")) for c in self.characters]
-        return np.array(widths, np.int64)
+        return np.array([len(c.encode("utf-8", "surrogatepass")) for c in self.characters])
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,14 +173,11 @@ Tokenizer = Gpt2Tokenizer | CharTokenizer
 def gpt2_tokenizer() -> Gpt2Tokenizer:
     """GPT-2's own tokenizer, from the pinned files."""
     merges = fetch(VOCAB_BPE).read_text(encoding="utf-8")
-    return Gpt2Tokenizer(merges, json.loads(fetch(ENCODER_JSON).read_bytes()), checked=True)
+    return Gpt2Tokenizer(merges, json.loads(fetch(ENCODER_JSON).read_bytes()))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer saved in a folder, by this project or with a GPT-2 model.
-
-    Raises ValueError when there is none.
-    """
+    """The tokenizer saved in a folder, by this project or with a GPT-2 model, or ValueError."""
     folder = Path(folder)
     if (folder / "char_vocab.json").is_file():
         saved = json.loads((folder / "char_vocab.json").read_bytes())
@@ -206,25 +194,22 @@ def load_tokenizer(folder: Path) -> Tokenizer:
                      "merges.txt, or a BPE tokenizer.json); run the stage tokenize")
 
 
-@functools.cache
 def _byte_of() -> dict[str, int]:
     """The printable characters as which GPT-2 writes the 256 bytes (openai/gpt-2,
     bytes_to_unicode)."""
     printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-    others = [b for b in range(256) if b not in set(printable)]
+    others = [b for b in range(256) if b not in printable]
     return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
 
 
-def _ranks(encoder: dict[str, int]) -> dict[bytes, int]:
-    byte_of = {ord(character): byte for character, byte in _byte_of().items()}
-    return {text.translate(byte_of).encode("latin-1"): rank
-            for text, rank in encoder.items() if text != EOT}
-
-
-def _check_merges(vocab_bpe: str, ranks: dict[bytes, int]) -> None:
-    """Raises ValueError unless merges are in the order of the ids, by which tiktoken merges."""
-    byte_of = _byte_of()
-    for n, line in enumerate(filter(None, vocab_bpe.split("\n")[1:])):
-        if ranks.get(bytes(byte_of[c] for c in line.replace(" ", ""))) != 256 + n:
+def _ranks(encoder: dict[str, int], merges: list[str]) -> dict[bytes, int]:
+    """Token -> id. Raises ValueError unless merges are in the order of the ids, by which tiktoken
+    merges."""
+    byte_of = str.maketrans({character: chr(byte) for character, byte in _byte_of().items()})
+    ranks = {text.translate(byte_of).encode("latin-1"): rank
+             for text, rank in encoder.items() if text != EOT}
+    for n, line in enumerate(merges):
+        if ranks.get(line.replace(" ", "").translate(byte_of).encode("latin-1")) != 256 + n:
             raise ValueError(f"merge {n} of the tokenizer ({line!r}) does not have the id "
                              f"{256 + n}: not a GPT-2 vocabulary")
+    return ranks
