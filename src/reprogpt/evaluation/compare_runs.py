@@ -60,14 +60,12 @@ def compare(a: Records, b: Records) -> Iterator[str]:
                f"{mcnemar_p(only_a, only_b):9.2g}")
 
 
-def by_correctness(a: Records, b: Records, metric: str) -> tuple[list[int], ...]:
+def by_correctness(a: Records, b: Records, metric: str) -> tuple[set[int], ...]:
     """The shared questions that both runs, A only, B only and neither answer correctly."""
-    groups: dict[tuple[bool, bool], list[int]] = {
-        (True, True): [], (True, False): [], (False, True): [], (False, False): []}
-    for i in sorted(a.keys() & b.keys()):
-        groups[a[i][f"pred_{metric}"] == a[i]["label"],
-               b[i][f"pred_{metric}"] == b[i]["label"]].append(i)
-    return tuple(groups.values())
+    shared = a.keys() & b.keys()
+    by_a, by_b = ({i for i in shared if run[i][f"pred_{metric}"] == run[i]["label"]}
+                  for run in (a, b))
+    return by_a & by_b, by_a - by_b, by_b - by_a, shared - by_a - by_b
 
 
 def differences(a: Records, b: Records, metric: str) -> Iterator[str]:

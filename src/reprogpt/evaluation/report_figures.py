@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 COLORS = ("#1f5fa8", "#d0661c", "#2b8a5a", "#8a4f9e", "#a33a3a", "#3c4043")
 WIDTH = 11.4  # inches: 1094 pixels, the page's
-STYLE = {"font.family": "sans-serif", "font.size": 9, "axes.spines.top": False,
-         "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8eaed",
-         "axes.axisbelow": True, "axes.edgecolor": "#9aa0a6", "axes.titlesize": 10,
-         "axes.titlelocation": "left", "legend.frameon": False}
+STYLE: Any = {
+    "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#9aa0a6",
+    "axes.grid": True, "grid.color": "#e8eaed", "axes.axisbelow": True, "legend.frameon": False}
 
 
 def svg(draw: Any, *arguments: Any) -> str:
@@ -67,12 +67,14 @@ def loss(runs: Sequence[RunRecord]) -> "Figure":
 
 def _draw_loss(axes: "Axes", run: RunRecord, x: str, color: str, alone: bool) -> None:
     at, train, val = run.curve[x], run.curve["train_loss"], run.curve["val_loss"]
-    window, name = max(1, len(at) // 60), "" if alone else f"{run.name}: "
+    window, name = max(1, len(at) // 25), "" if alone else f"{run.name}: "
     if alone:
         axes.plot(at, train, color=color, alpha=0.25, linewidth=0.8, label="training")
-    axes.plot(at, smooth(train, window), color=color, linewidth=1.6 if alone else 0.8,
+    logged = ~np.isnan(train)
+    axes.plot(at[logged], smooth(train[logged], window), color=color,
+              linewidth=1.6 if alone else 0.8,
               label=f"{name}training, mean of {2 * window + 1} values")
-    known = ~np.isnan(val)
+    known = ~np.isnan(val) & (at > 0)  # a logarithmic axis has no 0
     if known.any():
         axes.plot(at[known], val[known], "o-", color=COLORS[1] if alone else color, markersize=3.5,
                   label=f"{name}validation, last {val[known][-1]:.3f}")
@@ -101,10 +103,11 @@ def accuracies(rows: Mapping[str, tuple[float, float]], own: int, chance: float)
         axes.errorbar(value, y, xerr=1.96 * error, fmt="o", color=color, capsize=3)
         axes.annotate(f"{value:.3f}", (value, y), (0, 5), textcoords="offset points", ha="center",
                       color=color)
-    axes.axvline(chance, color=COLORS[5], linestyle="--", linewidth=0.8, label="guessing")
+    axes.axvline(chance, color=COLORS[5], linestyle="--", linewidth=0.8)
+    axes.annotate("guessing", (chance, -0.7), (3, -3), textcoords="offset points", va="top",
+                  color=COLORS[5])
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel="acc_norm and its 95% interval")
-    axes.legend(loc="lower right")
     return figure
 
 

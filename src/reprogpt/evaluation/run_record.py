@@ -1,11 +1,7 @@
-"""A run as its files describe it: what a report shows of it.
-
-The files are read one by one through a function, so that they may come from the working tree, a
-commit or a cache. A file that the run has not written (yet) leaves its field empty.
-"""
+"""A run as its files describe it, read from the working tree or from a commit."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,105 +10,67 @@ import numpy as np
 from reprogpt.config import flatten, merge
 from reprogpt.evaluation.compare_runs import Records
 
-Columns = dict[str, np.ndarray]
-"""Columns of a CSV file by name: (rows,) float64, nan where nothing was measured."""
-SIZES = ("download", "tokenize", "train", "evaluate", "sample")
-
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. Without ``train`` it is still training."""
+    """One run. What it has not written (yet) is empty; without ``train`` it is still training."""
 
     name: str
-    about: dict[str, str]
-    """Lines for the table "what was run", such as the commit: label -> text."""
-    params: dict[str, Any]
-    """By dotted key: those that the finished run had, or those of params.yaml while it trains."""
-    curve: Columns
-    """metrics/train.csv"""
-    train: dict[str, Any]
-    """metrics/train.json"""
-    scores: dict[str, Any]
-    """metrics/eval.json"""
-    questions: Records
-    """metrics/hellaswag.jsonl"""
-    samples: str
-    """metrics/samples.md"""
-    hellaswag_curve: Columns
-    """metrics/train_hellaswag.csv"""
-    stages: dict[str, int]
-    """Bytes that each stage left, from dvc.lock."""
+    params: dict[str, Any]  # by dotted key; of params.yaml while it trains, else of dvc.lock
+    curve: dict[str, np.ndarray]  # columns of metrics/train.csv, nan where nothing was measured
+    train: dict[str, Any]  # metrics/train.json
+    scores: dict[str, Any]  # metrics/eval.json
+    questions: Records  # metrics/hellaswag.jsonl
+    samples: str  # metrics/samples.md
 
 
-def read_run(name: str, read: Callable[[str], bytes | None], about: dict[str, str]) -> RunRecord:
+def read_run(name: str, read: Callable[[str], bytes | None]) -> RunRecord:
     """The run whose files ``read`` returns by their path in the project, None for an absent one.
 
-    What evaluate and sample left is taken only if it is about this run's model: while a run
-    trains, the files of those stages are still the last run's.
+    Results of evaluate and sample are left out when they are of another model: while a run trains,
+    the last run's are still there.
     """
     from ruamel.yaml import YAML
 
-    def text(path: str) -> str:
-        return (read(path) or b"").decode("utf-8", "replace")
-
-    def table(path: str) -> dict[str, Any]:
-        return json.loads(text(path) or "{}")
-
-    yaml = YAML(typ="safe")
-    params = yaml.load(text("params.yaml")) or {}
-    lock = (yaml.load(text("dvc.lock")) or {}).get("stages", {})
-    train, curve = table("metrics/train.json"), read_csv(text("metrics/train.csv"))
-    if len(curve.get("step", ())) and curve["step"][-1] < train.get("steps", 0):
-        train = {}  # the last run's: DVC deletes it, a stage started by hand does not
-    if train:
-        for stage in lock.values():
-            params = merge(params, stage.get("params", {}).get("params.yaml", {}))
-
-    def scored(stage: str) -> bool:
-        model = _md5(lock, stage, "deps", "models/gpt")
-        return bool(train) and (not lock or model == _md5(lock, "train", "outs", "models/gpt"))
-
-    answers = text("metrics/hellaswag.jsonl") if scored("evaluate") else ""
-    return RunRecord(
-        name, about, flatten(params), curve, train,
-        table("metrics/eval.json") if scored("evaluate") else {},
-        {record["index"]: record for record in map(json.loads, answers.splitlines())},
-        text("metrics/samples.md") if scored("sample") else "",
-        read_csv(text("metrics/train_hellaswag.csv")),
-        {stage: sum(out.get("size", 0) for out in lock[stage].get("outs", ()))
-         for stage in SIZES if stage in lock} if train else {})
+    yaml, files = YAML(typ="safe"), ("train.json", "eval.json", "train.csv", "hellaswag.jsonl",
+                                     "samples.md")
+    params, lock = (yaml.load(read(path) or b"") or {} for path in ("params.yaml", "dvc.lock"))
+    train, scores, curve, questions, samples = (
+        (read(f"metrics/{file}") or b"").decode("utf-8", "replace") for file in files)
+    finished, columns = json.loads(train or "{}"), read_csv(curve)
+    if len(columns.get("step", ())) and columns["step"][-1] < finished.get("steps", 0):
+        finished = {}  # the last run's: DVC deletes it, a stage started by hand does not
+    stages = lock.get("stages", {})
+    for stage in stages.values() if finished else ():
+        params = merge(params, stage.get("params", {}).get("params.yaml", {}))
+    models = {stage: [entry["md5"] for entry in stages.get(stage, {}).get(kind, ())
+                      if entry["path"] == "models/gpt"]
+              for stage, kind in (("train", "outs"), ("evaluate", "deps"), ("sample", "deps"))}
+    scored, sampled = (bool(finished) and models[stage] == models["train"]
+                       for stage in ("evaluate", "sample"))
+    lines = map(json.loads, questions.splitlines()) if scored else ()
+    return RunRecord(name, flatten(params), columns, finished,
+                     json.loads(scores or "{}") if scored else {},
+                     {line["index"]: line for line in lines}, samples if sampled else "")
 
 
-def read_csv(text: str) -> Columns:
-    """The columns of a CSV file of numbers; a last line that is still being written is left out."""
+def read_csv(text: str) -> dict[str, np.ndarray]:
+    """The columns of a CSV file of numbers, without a last line that is still being written."""
     header, *lines = text[:text.rfind("\n") + 1].splitlines() or [""]
     rows = [line.split(",") for line in lines]
     return {name: np.array([float(row[k]) for row in rows])
-            for k, name in enumerate(header.split(",")) if header}
+            for k, name in enumerate(header.split(","))}
 
 
-def different_params(runs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def different_params(runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     """Key -> its value in each run (None where absent), for the keys in which runs differ."""
-    keys = dict.fromkeys(key for run in runs for key in run)
-    values = {key: [run.get(key) for run in runs] for key in keys}
-    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+    rows = {key: [run.get(key) for run in runs] for run in runs for key in run}
+    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred moving mean (n,) over at most ``window`` values on each side, nan ignored.
-
-    Narrower towards the ends, the same on both sides: no lag where the loss falls fast.
-    """
-    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values))])
-    counts = np.concatenate([[0], np.cumsum(~np.isnan(values))])
-    at = np.arange(len(values))
-    half = np.minimum(np.minimum(at, len(values) - 1 - at), window)
-    with np.errstate(invalid="ignore"):
-        mean: np.ndarray = ((sums[at + half + 1] - sums[at - half])
-                            / (counts[at + half + 1] - counts[at - half]))
-    return mean
-
-
-def _md5(lock: dict[str, Any], stage: str, kind: str, path: str) -> str | None:
-    entries = lock.get(stage, {}).get(kind, ())
-    return next((entry.get("md5") for entry in entries if entry["path"] == path), None)
+    """Centred moving mean (n,) over ``window`` values on each side, fewer near the ends: no lag
+    where a loss falls fast."""
+    n = len(values)
+    half = [min(i, n - 1 - i, window) for i in range(n)]
+    return np.array([values[i - h:i + h + 1].mean() for i, h in enumerate(half)])
