@@ -26,18 +26,18 @@ def main() -> None:
     from reprogpt.storage.files import write_bytes
 
     parser = Parser(__doc__)
-    parser.add_argument("--rev", help="revisions, separated by commas")
+    parser.add_argument("--rev", default="", help="revisions, separated by commas")
     parser.add_argument("--prompt", help="text over which attention weights are shown")
     parser.add_argument("--layer", type=int, help="layer of the large picture: 0 up (the last)")
     parser.add_argument("--head", type=int, default=0, help="head of the large picture (0)")
     parser.add_argument("--out", type=Path, default=ROOT / "report.html")
     options = parser.parse_args()
-    names = [name.strip() for name in options.rev.split(",")] if options.rev else []
+    names = [name.strip() for name in options.rev.split(",") if name.strip()]
     names += [HERE] * (len(names) < 2)
     if len(names) > 1 and options.prompt is not None:
         raise ConfigError("--prompt shows this run's model, so leave --rev out")
     runs = [read_run(name, partial(read, name)) for name in names]
-    if not any(run.curve.keys() | run.scores.keys() for run in runs):
+    if not any(run.curve or run.scores for run in runs):
         raise ConfigError("metrics/: has no train.csv and no eval.json; run `dvc repro`")
     facts: dict[str, str] = {}
     preset: dict[str, Any] = {}

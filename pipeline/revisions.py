@@ -26,19 +26,18 @@ def read(revision: str, name: str) -> bytes | None:
     """
     if revision == HERE:
         return (ROOT / name).read_bytes() if (ROOT / name).is_file() else None
-    import dvc.api
-    from dvc.exceptions import DvcException, PathMissingError
+    from dvc.api import DVCFileSystem
     from dvc.scm import RevError
 
     try:
-        return dvc.api.read(name, str(ROOT), rev=revision, mode="rb")
+        files = DVCFileSystem(str(ROOT), rev=revision)
+        return files.read_bytes(name) if files.exists(name) else None
     except RevError:
         raise ConfigError(f"--rev={revision} must be a commit, branch, tag or experiment; `git log`"
                           " and `dvc exp show` list them") from None
-    except PathMissingError:
-        return None
-    except DvcException as error:
-        print(f"{revision}: left out {name}: {error}", file=sys.stderr)
+    except FileNotFoundError:
+        print(f"{revision}: left out {name}, which is not in DVC's cache; `dvc fetch` may bring it",
+              file=sys.stderr)
         return None
 
 

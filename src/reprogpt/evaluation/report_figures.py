@@ -1,5 +1,6 @@
 """The figures of a report by matplotlib, and :func:`svg`, which makes one an element of a page."""
 
+import itertools
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -7,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reprogpt.evaluation.plots import render
+from reprogpt.evaluation.plots import new_figure, render
 from reprogpt.evaluation.run_record import RunRecord, smooth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#1f5fa8", "#d0661c", "#2b8a5a", "#8a4f9e", "#a33a3a", "#3c4043")
+COLORS = ("#1f5fa8", "#d0661c", "#2b8a5a", "#8a4f9e", "#a33a3a")
+GREY = "#3c4043"
 WIDTH = 11.4  # inches: 1094 pixels, the page's
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left",
@@ -46,14 +48,14 @@ def compact(value: float, _: Any = None) -> str:
 def loss(runs: Sequence[RunRecord]) -> "Figure":
     """Training loss, smoothed, and validation loss. One run: over steps, all of it and without its
     steep beginning. Several: over tokens and over seconds."""
-    figure = _figure(WIDTH, 3.7)
+    figure = new_figure(WIDTH, 3.7)
     panels = figure.subplots(1, 2)
     alone = len(runs) == 1
     late = np.concatenate([run.curve[name][len(run.curve[name]) // 10:]
                            for run in runs for name in ("train_loss", "val_loss")])
     low, high = np.nanmin(late), np.nanmax(late)
     for axes, x in zip(panels, ("step", "step") if alone else ("tokens", "seconds"), strict=True):
-        for run, color in zip(runs, COLORS, strict=False):
+        for run, color in zip(runs, itertools.cycle(COLORS), strict=False):
             _draw_loss(axes, run, x, color, alone)
         axes.set(xlabel=x, ylabel="loss (nats per token)")
         if alone and axes is panels[0]:
@@ -80,32 +82,36 @@ def _draw_loss(axes: "Axes", run: RunRecord, x: str, color: str, alone: bool) ->
                   label=f"{name}validation, last {val[known][-1]:.3f}")
 
 
-def column(runs: Sequence[RunRecord], name: str, title: str, scale: str) -> "Figure":
-    """A column of metrics/train.csv over steps, from 0 on a linear scale."""
-    figure = _figure(WIDTH / 3, 2.3)
+def column(runs: Sequence[RunRecord], name: str, title: str) -> "Figure":
+    """A column of metrics/train.csv over steps; on a logarithmic scale where its largest value is
+    many times its median."""
+    figure = new_figure(WIDTH / 3, 2.3)
     axes = figure.subplots()
-    for run, color in zip(runs, COLORS, strict=False):
+    for run, color in zip(runs, itertools.cycle(COLORS), strict=False):
         axes.plot(run.curve["step"], run.curve[name], color=color, linewidth=1)
-    axes.set(title=title, xlabel="step", yscale=scale)
+    values = np.concatenate([run.curve[name] for run in runs])
+    axes.set(title=title, xlabel="step")
     axes.xaxis.set_major_formatter(compact)
-    if scale == "linear":
+    if np.nanmax(values) > 8 * np.nanmedian(values) > 0:
+        axes.set_yscale("log")
+    else:
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(compact)
+    axes.yaxis.set_major_formatter(compact)
     return figure
 
 
 def accuracies(rows: Mapping[str, tuple[float, float]], own: int, chance: float) -> "Figure":
     """Named (accuracy, standard error) with 95% intervals, the first ``own`` in color."""
-    figure = _figure(WIDTH / 2, 1.1 + 0.4 * len(rows))
+    figure = new_figure(WIDTH / 2, 1.1 + 0.4 * len(rows))
     axes = figure.subplots()
     for y, (value, error) in enumerate(rows.values()):
-        color = COLORS[y % 5] if y < own else COLORS[5]
+        color = COLORS[y % len(COLORS)] if y < own else GREY
         axes.errorbar(value, y, xerr=1.96 * error, fmt="o", color=color, capsize=3)
         axes.annotate(f"{value:.3f}", (value, y), (0, 5), textcoords="offset points", ha="center",
                       color=color)
-    axes.axvline(chance, color=COLORS[5], linestyle="--", linewidth=0.8)
+    axes.axvline(chance, color=GREY, linestyle="--", linewidth=0.8)
     axes.annotate("guessing", (chance, -0.7), (3, -3), textcoords="offset points", va="top",
-                  color=COLORS[5])
+                  color=GREY)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel="acc_norm and its 95% interval")
     return figure
@@ -113,7 +119,7 @@ def accuracies(rows: Mapping[str, tuple[float, float]], own: int, chance: float)
 
 def by_position(points: Sequence[tuple[float, float, float]]) -> "Figure":
     """Loss over positions: (position, mean, standard error), with 95% intervals."""
-    figure = _figure(WIDTH / 2, 2.7)
+    figure = new_figure(WIDTH / 2, 2.7)
     axes = figure.subplots()
     at, mean, error = np.array(points).T
     axes.errorbar(at, mean, yerr=1.96 * error, fmt="o-", color=COLORS[0], markersize=3, capsize=2)
@@ -129,7 +135,7 @@ def attention_grid(weights: np.ndarray, layer: int, head: int) -> "Figure":
     L, H, T, _ = weights.shape
     side, size = T + 2, min(1.0, WIDTH / 2 / H)
     tiles = np.pad(weights, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    figure = _figure(0.8 + size * H, 0.8 + size * L)
+    figure = new_figure(0.8 + size * H, 0.8 + size * L)
     axes = figure.subplots()
     _heatmap(axes, tiles.transpose(0, 2, 1, 3).reshape(L * side, H * side))
     x, y = head * side - 0.5, layer * side - 0.5
@@ -143,7 +149,7 @@ def attention_grid(weights: np.ndarray, layer: int, head: int) -> "Figure":
 def attention_head(weights: np.ndarray, tokens: Sequence[str], title: str) -> "Figure":
     """Weights (T, T) of a head: a row per attending token, a column per token attended to."""
     side = min(WIDTH / 2, 1.4 + 0.2 * len(tokens))
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.subplots()
     _heatmap(axes, weights)
     size = min(9.0, 60 * (side - 1.2) / len(tokens))
@@ -159,8 +165,3 @@ def _heatmap(axes: "Axes", weights: np.ndarray) -> None:
     axes.grid(visible=False)
     axes.tick_params(length=0)
 
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure((width, height), layout="constrained")

@@ -1,7 +1,7 @@
 """A page about one run, or several side by side: one HTML file that needs no other.
 
-report.html beside this file is its Jinja template. A panel without data is left out. The page also
-holds the numbers behind its figures, as JSON.
+report_page.html beside this file is its Jinja template. A panel without data is left out. The
+numbers behind the figures are in the page as JSON.
 """
 
 import datetime
@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from reprogpt.errors import ConfigError
 from reprogpt.evaluation import report_figures as figures
@@ -56,7 +58,7 @@ def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[st
                               trim_blocks=True, lstrip_blocks=True)
     drawn = figures_of(runs) | panels.get("figures", {})
     columns = [dict(preset), runs[0].params] if len(runs) == 1 else [run.params for run in runs]
-    return environment.get_template("report.html").render(
+    return environment.get_template("report_page.html").render(
         runs=runs, alone=len(runs) == 1, colors=figures.COLORS, written=datetime.datetime.now(),
         about=about, stages=stages, metrics=metrics_of(runs), params=different_params(columns),
         pairs=list(_pairs(runs)), passage=panels.get("passage"),
@@ -71,10 +73,9 @@ def figures_of(runs: Sequence[RunRecord]) -> dict[str, str]:
     curves = [run for run in runs if len(run.curve.get("step", ())) > 1]
     if curves:
         found["loss"] = figures.svg(figures.loss, curves)
-        for name, title, scale in (("lr", "learning rate", "linear"),
-                                   ("grad_norm", "gradient norm", "log"),
-                                   ("tokens_per_second", "tokens per second", "linear")):
-            found[name] = figures.svg(figures.column, curves, name, title, scale)
+        for name, title in (("lr", "learning rate"), ("grad_norm", "gradient norm"),
+                            ("tokens_per_second", "tokens per second")):
+            found[name] = figures.svg(figures.column, curves, name, title)
     scores = {run.name: (hellaswag["acc_norm"], hellaswag["examples"]) for run in runs
               if (hellaswag := run.scores.get("hellaswag", {})).get("examples")}
     if scores:
@@ -88,17 +89,26 @@ def figures_of(runs: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def metrics_of(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """Label -> the value of each run as text, for what at least one of them has."""
-    rows = {label: [str(form(value)) if (value := getattr(run, source).get(name)) is not None
-                    else "" for run in runs] for label, source, name, form in ROWS}
+    """Label -> the value of each run as text, for what at least one of them has. Of a run that
+    still trains the last values of its curve."""
+    values = [{"scores": run.scores, "train": run.train} if run.train else
+              dict.fromkeys(("scores", "train"), _latest(run.curve)) for run in runs]
+    rows = {label: [str(form(found[source][name])) if found[source].get(name) is not None else ""
+                    for found in values] for label, source, name, form in ROWS}
     rows["steps"] = [f"{run.train['steps']:,}" if run.train else
-                     f"{run.curve['step'].max(initial=0):,.0f} of {run.params['train.max_steps']:,}"
-                     for run in runs]
+                     f"{found['train'].get('step', 0):,.0f} of {run.params['train.max_steps']:,}"
+                     for run, found in zip(runs, values, strict=True)]
     for name in METRICS:
         rows[f"HellaSwag {name}"] = [
             f"{scores[name]:.4f} ± {standard_error(scores[name], scores['examples']):.4f}"
             if (scores := run.scores.get("hellaswag", {})).get("examples") else "" for run in runs]
     return {label: row for label, row in rows.items() if any(row)}
+
+
+def _latest(curve: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The last measured value of each column."""
+    known = {name: values[~np.isnan(values)] for name, values in curve.items()}
+    return {name: float(values[-1]) for name, values in known.items() if len(values)}
 
 
 def standard_error(share: float, questions: int) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reprogpt.config import flatten, merge
+from reprogpt.config import flatten
 from reprogpt.evaluation.compare_runs import Records
 
 
@@ -42,7 +42,7 @@ def read_run(name: str, read: Callable[[str], bytes | None]) -> RunRecord:
         finished = {}  # the last run's: DVC deletes it, a stage started by hand does not
     stages = lock.get("stages", {})
     for stage in stages.values() if finished else ():
-        params = merge(params, stage.get("params", {}).get("params.yaml", {}))
+        params |= stage.get("params", {}).get("params.yaml", {})
     models = {stage: [entry["md5"] for entry in stages.get(stage, {}).get(kind, ())
                       if entry["path"] == "models/gpt"]
               for stage, kind in (("train", "outs"), ("evaluate", "deps"), ("sample", "deps"))}
@@ -59,7 +59,7 @@ def read_csv(text: str) -> dict[str, np.ndarray]:
     header, *lines = text[:text.rfind("\n") + 1].splitlines() or [""]
     rows = [line.split(",") for line in lines]
     return {name: np.array([float(row[k]) for row in rows])
-            for k, name in enumerate(header.split(","))}
+            for k, name in enumerate(header.split(",")) if name}
 
 
 def different_params(runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -69,8 +69,7 @@ def different_params(runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred moving mean (n,) over ``window`` values on each side, fewer near the ends: no lag
-    where a loss falls fast."""
-    n = len(values)
-    half = [min(i, n - 1 - i, window) for i in range(n)]
-    return np.array([values[i - h:i + h + 1].mean() for i, h in enumerate(half)])
+    """Moving mean (n,) over ``window`` values on each side. Near the start as few on the right as
+    there are on the left: no lag where a loss falls fast."""
+    means = [values[max(0, i - window):i + min(i, window) + 1].mean() for i in range(len(values))]
+    return np.array(means)
