@@ -36,10 +36,11 @@ def main() -> None:
     names += [HERE] * (len(names) < 2)
     if len(names) > 1 and options.prompt is not None:
         raise ConfigError("--prompt shows this run's model, so leave --rev out")
+    facts = {f"{name}: {label}" if len(names) > 1 else label: text
+             for name in names for label, text in about(name).items()}
     runs = [read_run(name, partial(read, name)) for name in names]
     if not any(run.curve or run.scores for run in runs):
         raise ConfigError("metrics/: has no train.csv and no eval.json; run `dvc repro`")
-    facts: dict[str, str] = {}
     preset: dict[str, Any] = {}
     panels: dict[str, Any] = {}
     if len(runs) == 1:
@@ -47,9 +48,6 @@ def main() -> None:
         preset = flatten(values_of(params["preset"], ROOT / "presets"))
         panels = model_panels(ROOT, pick_device(params["runtime.device"]), options.prompt,
                               options.layer, options.head)
-    for name in names:
-        facts |= {f"{name}: {label}" if len(names) > 1 else label: text
-                  for label, text in about(name).items()}
     write_bytes(options.out, page(runs, preset, facts, finished(), panels).encode())
     print(f"{options.out}: open it in a browser")
 

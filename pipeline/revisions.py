@@ -20,21 +20,14 @@ LEFT = {"download": "data/raw/meta.json", "tokenize": "data/tokens/manifest.json
 
 
 def read(revision: str, name: str) -> bytes | None:
-    """A file that git or DVC tracks; None for one that the revision or DVC's cache lacks.
-
-    Raises ConfigError for an unknown revision.
-    """
+    """A file that git or DVC tracks; None for one that the revision or DVC's cache lacks."""
     if revision == HERE:
         return (ROOT / name).read_bytes() if (ROOT / name).is_file() else None
     from dvc.api import DVCFileSystem
-    from dvc.scm import RevError
 
+    files = DVCFileSystem(str(ROOT), rev=revision)
     try:
-        files = DVCFileSystem(str(ROOT), rev=revision)
         return files.read_bytes(name) if files.exists(name) else None
-    except RevError:
-        raise ConfigError(f"--rev={revision} must be a commit, branch, tag or experiment; `git log`"
-                          " and `dvc exp show` list them") from None
     except FileNotFoundError:
         print(f"{revision}: left out {name}, which is not in DVC's cache; `dvc fetch` may bring it",
               file=sys.stderr)
@@ -42,11 +35,17 @@ def read(revision: str, name: str) -> bytes | None:
 
 
 def about(revision: str) -> dict[str, str]:
-    """Label -> text: the commit of a revision; of the working tree also edits and the machine."""
+    """Label -> text: the commit of a revision; of the working tree also edits and the machine.
+
+    Raises ConfigError for an unknown revision.
+    """
     here = revision == HERE
     named = ["HEAD"] if here else [revision] if _git("rev-parse", "-q", "--verify", revision) else [
         f"--glob=refs/exps/*/*/{revision}"]
     found = {"commit": _git("log", "-1", "--format=%h of %cs: %s", *named)}
+    if not here and not found["commit"]:
+        raise ConfigError(f"--rev={revision} must be a commit, branch, tag or experiment; `git log`"
+                          " and `dvc exp show` list them")
     if here:
         import torch
 

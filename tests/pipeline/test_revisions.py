@@ -45,7 +45,7 @@ def test_files_are_read_without_waiting_for_dvcs_lock(project, monkeypatch):
 def test_an_unknown_revision_is_an_error(project, monkeypatch):
     monkeypatch.setattr(revisions, "ROOT", project)
     with pytest.raises(ConfigError, match=r"--rev=nosuch .*dvc exp show"):
-        revisions.read("nosuch", "curve.csv")
+        revisions.about("nosuch")
 
 
 def test_a_file_that_left_dvcs_cache_is_said_to_be_left_out(project, monkeypatch, capsys):
