@@ -85,6 +85,8 @@ def _draw_loss(axes: "Axes", run: RunRecord, x: str, color: str, alone: bool) ->
 def column(runs: Sequence[RunRecord], name: str, title: str) -> "Figure":
     """A column of metrics/train.csv over steps; on a logarithmic scale where its largest value is
     many times its median."""
+    from matplotlib.ticker import LogFormatter
+
     figure = new_figure(WIDTH / 3, 2.3)
     axes = figure.subplots()
     for run, color in zip(runs, itertools.cycle(COLORS), strict=False):
@@ -94,6 +96,7 @@ def column(runs: Sequence[RunRecord], name: str, title: str) -> "Figure":
     axes.xaxis.set_major_formatter(compact)
     if np.nanmax(values) > 8 * np.nanmedian(values) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # 0.2, not 2 x 10^-1
     else:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(compact)
@@ -123,7 +126,8 @@ def by_position(points: Sequence[tuple[float, float, float]]) -> "Figure":
     axes = figure.subplots()
     at, mean, error = np.array(points).T
     axes.errorbar(at, mean, yerr=1.96 * error, fmt="o-", color=COLORS[0], markersize=3, capsize=2)
-    axes.set_xscale("log", base=2)
+    if at[-1] > 8 * at[0]:  # unless, as in arithmetic, only some positions are trained on
+        axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(compact)
     axes.set(xlabel="position in the window", ylabel="loss (nats per token)")
     return figure
