@@ -46,8 +46,9 @@ def main() -> None:
     if len(runs) == 1:
         params = runs[0].params
         preset = flatten(values_of(params["preset"], ROOT / "presets"))
-        panels = model_panels(ROOT, pick_device(params["runtime.device"]), options.prompt,
-                              options.layer, options.head)
+        if runs[0].train or options.prompt is not None:  # else models/gpt is of another run
+            panels = model_panels(ROOT, pick_device(params["runtime.device"]), options.prompt,
+                                  options.layer, options.head)
     write_bytes(options.out, page(runs, preset, facts, finished(), panels).encode())
     print(f"{options.out}: open it in a browser")
 

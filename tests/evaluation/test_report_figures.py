@@ -26,11 +26,12 @@ def test_the_loss_of_one_run_is_drawn_over_all_steps_and_over_the_later_ones():
 
 
 def test_several_runs_are_drawn_over_tokens_and_over_seconds():
-    tokens, seconds = figures.loss([run("a"), run("b", 50)]).axes
+    figure = figures.loss([run("a"), run("b", 50)])
+    tokens, seconds = figure.axes
     assert [axes.get_xlabel() for axes in (tokens, seconds)] == ["tokens", "seconds"]
     assert max(tokens.lines[-1].get_xdata()) == 512 * 50
     assert max(seconds.lines[-1].get_xdata()) == 25
-    labels = [text.get_text() for text in seconds.get_legend().texts]
+    labels = [text.get_text() for text in figure.legends[0].texts]
     assert labels[1::2] == ["a: validation, last 3.570", "b: validation, last 3.640"]
 
 

@@ -119,7 +119,7 @@ def test_panels_without_data_are_absent():
     text = single(run("this run", scores={}, questions={}, samples="", train={}))
     found = Reader(text)
     assert found.tags.count("svg") == 4
-    assert "still training" in text
+    assert "an unfinished run" in text
     assert "<b>1,000 of 2,000</b>" in text
     for heading in ("Evaluation", "Samples", "Stages", "Attention", "passage"):
         assert not re.search(rf"<h[23]>[^<]*{heading}", text)
@@ -170,6 +170,7 @@ def test_without_a_model_only_a_prompt_is_an_error(tmp_path):
         model_panels(tmp_path, "cpu", "abc", None, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 def test_a_browser_shows_it(tmp_path, model_page):
     from matplotlib.image import imread

@@ -72,9 +72,10 @@ def test_params_that_differ_are_listed_with_absent_ones():
     assert different_params(runs) == {"b": [2, 3], "c": [None, 4]}
 
 
-def test_smoothing_is_a_mean_of_both_sides():
-    values = np.random.default_rng(0).normal(size=40)
-    mean = smooth(values, 3)
-    assert mean[3:-3] == pytest.approx(np.convolve(values, np.ones(7) / 7, "valid"))
-    assert mean[0] == values[0]
-    assert mean[-1] == pytest.approx(values[-4:].mean())
+def test_smoothing_is_a_mean_of_both_sides_and_narrow_at_the_start():
+    values = np.random.default_rng(0).normal(size=60)
+    mean = smooth(values, 5)
+    assert mean[20:-5] == pytest.approx(np.convolve(values, np.ones(11) / 11, "valid")[15:])
+    assert mean[3] == values[3]
+    assert mean[9] == pytest.approx(values[7:12].mean())
+    assert mean[-1] == pytest.approx(values[-6:].mean())

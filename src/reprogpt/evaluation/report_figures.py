@@ -63,7 +63,8 @@ def loss(runs: Sequence[RunRecord]) -> "Figure":
         else:
             axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-6)
         axes.xaxis.set_major_formatter(compact)
-    panels[1].legend(loc="upper right")
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside upper left",
+                  ncols=3 if alone else min(4, len(runs)))  # a column per run
     return figure
 
 
@@ -78,7 +79,8 @@ def _draw_loss(axes: "Axes", run: RunRecord, x: str, color: str, alone: bool) ->
               label=f"{name}training, mean of {2 * window + 1} values")
     known = ~np.isnan(val) & (at > 0)  # a logarithmic axis has no 0
     if known.any():
-        axes.plot(at[known], val[known], "o-", color=COLORS[1] if alone else color, markersize=3.5,
+        axes.plot(at[known], val[known], "o-" if known.sum() < 40 else "-", markersize=3.5,
+                  color=COLORS[1] if alone else color,
                   label=f"{name}validation, last {val[known][-1]:.3f}")
 
 
@@ -137,7 +139,7 @@ def attention_grid(weights: np.ndarray, layer: int, head: int) -> "Figure":
     """Weights (n_layer, n_head, T, T) as small multiples: a row per layer, a column per head, and
     a frame around the chosen one."""
     L, H, T, _ = weights.shape
-    side, size = T + 2, min(1.0, WIDTH / 2 / H)
+    side, size = T + 2, min(1.0, (WIDTH / 2 - 0.8) / H)
     tiles = np.pad(weights, ((0, 0), (0, 0), (1, 1), (1, 1)))
     figure = new_figure(0.8 + size * H, 0.8 + size * L)
     axes = figure.subplots()
