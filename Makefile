@@ -1,14 +1,15 @@
 # make repro      on a fresh machine with Python 3.11 to 3.13: the run that params.yaml describes
 # make test       the tests                make check     lint, types and tests
 # make preset NAME=gpt2-124m               make plots     dvc_plots/index.html
-# make bench      side-by-side speed       make setup     only the environment
-# make exercise N=1                       a function to write, judged: exercises/README.md
+# make report     report.html              make bench     side-by-side speed
+# make exercise N=1                        a function to write, judged: exercises/README.md
+# make setup      only the environment
 # Each target first sets up what it needs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup repro test lint check preset exercise bench plots constraints
+.PHONY: setup repro test lint check preset exercise bench plots report constraints
 
 # dvc and torchrun start `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -72,6 +73,11 @@ bench: .venv/.dev
 
 plots: .venv/.runtime
 	dvc plots show
+
+# REV=a,b: revisions side by side. PROMPT="some text", LAYER, HEAD: attention weights over it.
+report: .venv/.runtime
+	@python -m pipeline.report $(if $(REV),--rev "$(REV)") $(if $(PROMPT),--prompt "$$PROMPT") \
+	  $(if $(LAYER),--layer $(LAYER)) $(if $(HEAD),--head $(HEAD))
 
 # After a change of pins in pyproject.toml: writes every pin of this environment to constraints.txt.
 constraints: .venv/.dev

@@ -48,12 +48,17 @@ def compare(a: Records, b: Records) -> Iterator[str]:
     yield f"{len(shared)} questions in both; {len(a)} in A, {len(b)} in B"
     yield f"{'metric':18}{'both':>6}{'A only':>8}{'B only':>8}{'neither':>9}{'p':>9}"
     for name in METRICS:
-        correct = [tuple(run[i][f"pred_{name}"] == run[i]["label"] for run in (a, b))
-                   for i in shared]
-        both, only_a, only_b, neither = (correct.count(kind) for kind in (
-            (True, True), (True, False), (False, True), (False, False)))
+        both, only_a, only_b, neither = map(len, by_correctness(a, b, name))
         yield (f"{name:18}{both:6}{only_a:8}{only_b:8}{neither:9}"
                f"{mcnemar_p(only_a, only_b):9.2g}")
+
+
+def by_correctness(a: Records, b: Records, metric: str) -> tuple[set[int], ...]:
+    """The shared questions that both runs, A only, B only and neither answer correctly."""
+    shared = a.keys() & b.keys()
+    by_a, by_b = ({i for i in shared if run[i][f"pred_{metric}"] == run[i]["label"]}
+                  for run in (a, b))
+    return by_a & by_b, by_a - by_b, by_b - by_a, shared - by_a - by_b
 
 
 def differences(a: Records, b: Records, metric: str) -> Iterator[str]:

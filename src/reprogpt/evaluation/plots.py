@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def image(values: np.ndarray, title: str, row: str, column: str) -> "Figure":
     """A matrix (rows, columns) in grey, from its 1st percentile (black) to its 99th (white)."""
-    figure = _figure(8, min(6, 1.5 + 0.3 * len(values)))
+    figure = new_figure(8, min(6, 1.5 + 0.3 * len(values)))
     axes = figure.subplots()
     low, high = np.percentile(values, [1, 99])
     drawn = axes.imshow(values, cmap="gray", vmin=low, vmax=high, aspect="auto",
@@ -28,7 +28,7 @@ def image(values: np.ndarray, title: str, row: str, column: str) -> "Figure":
 
 def curves(series: Mapping[str, np.ndarray], title: str, x: str, y: str) -> "Figure":
     """Named series (n,) over their index."""
-    figure = _figure(8, 4)
+    figure = new_figure(8, 4)
     axes = figure.subplots()
     for name, values in series.items():
         axes.plot(values, label=name)
@@ -40,7 +40,7 @@ def curves(series: Mapping[str, np.ndarray], title: str, x: str, y: str) -> "Fig
 def bars(values: Mapping[str, float], marks: Mapping[str, float], label: str,
          digits: int = 3) -> "Figure":
     """A horizontal bar for each value, and a red line across the bars that ``marks`` names."""
-    figure = _figure(8, 1 + 0.35 * len(values))
+    figure = new_figure(8, 1 + 0.35 * len(values))
     axes = figure.subplots()
     axes.barh(range(len(values)), list(values.values()),
               tick_label=[f"{name}: {value:,.{digits}f}" for name, value in values.items()])
@@ -52,7 +52,8 @@ def bars(values: Mapping[str, float], marks: Mapping[str, float], label: str,
     return figure
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty Figure, in inches."""
     from matplotlib.figure import Figure  # not pyplot, which keeps figures in global state
 
     return Figure((width, height), layout="constrained")
