@@ -4,7 +4,13 @@
 """
 
 from pipeline import load_params
-from pipeline.checks.preflight import check_inputs, check_links, check_machine, check_slurm
+from pipeline.checks.preflight import (
+    check_git,
+    check_inputs,
+    check_links,
+    check_machine,
+    check_slurm,
+)
 from pipeline.cli import one_line, refuse_arguments
 
 
@@ -16,6 +22,7 @@ def main() -> None:
         check_machine(cfg)
         check_inputs(cfg)
         check_slurm(cfg, "tokenize_executor", "local")
+        check_git()
 
 
 if __name__ == "__main__":
