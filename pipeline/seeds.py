@@ -15,10 +15,10 @@ from pipeline.cli import one_line, refuse_arguments
 def main() -> None:
     with one_line():
         refuse_arguments()
-        shown = subprocess.run(["dvc", "exp", "show", "--json"], stdout=subprocess.PIPE, check=False)
-        if shown.returncode:
+        done = subprocess.run(["dvc", "exp", "show", "--json"], stdout=subprocess.PIPE, check=False)
+        if done.returncode:
             raise ValueError("dvc exp show failed, for the reason above; mend that first")
-        print(*table(json.loads(shown.stdout)), sep="\n")
+        print(*table(json.loads(done.stdout)), sep="\n")
 
 
 def table(shown: list[dict[str, Any]]) -> Iterator[str]:
