@@ -21,7 +21,7 @@ def read_records(file: Path) -> Records:
     """Reads a hellaswag.jsonl. Raises ValueError naming the file, the line and what is wrong."""
     try:
         records = dict(_record(line, number) for number, line in
-                       enumerate(file.read_text(encoding="utf-8").splitlines(), 1))
+                       enumerate(file.read_text(encoding="utf-8").splitlines(), 1) if line)
         if not records:
             raise ValueError("it has no question (is evaluate.hellaswag_examples 0?)")
     except (OSError, ValueError) as error:
