@@ -27,8 +27,7 @@ def table(shown: list[dict[str, Any]]) -> Iterator[str]:
     for commit in shown[1:]:  # the first is the workspace
         for run in (commit, *(exp["revs"][0] for exp in commit["experiments"] or ())):
             params = dict(run["data"]["params"]["params.yaml"]["data"])
-            seed = params.pop("seed")
-            params.pop("runtime")  # changes no result
+            seed, _ = params.pop("seed"), params.pop("runtime")  # runtime changes no result
             metrics = run["data"]["metrics"].get("metrics/summary.json", {}).get("data") or {}
             same = {f"{k}.{name}": v for k, section in params.items() if isinstance(section, dict)
                     for name, v in section.items()}

@@ -19,7 +19,6 @@ python -m pipeline.chat             give the model a prompt of your own
 make plots                          the curves: dvc_plots/index.html
 dvc exp run -S train.lr=1e-3        another run, then: dvc exp show --only-changed
 docs/experiments.md                 sweeps, seeds, comparing, sharing"""
-WIDTH = 98  # with its indent a line fits a screen of 100 columns
 
 
 def main() -> None:
@@ -57,7 +56,7 @@ def lines(preset: str, train: dict[str, Any], scores: dict[str, Any], sample: st
     yield (f"  training time     {minutes} min {seconds} s"
            + (f", {speed:,.0f} tokens a second" if speed else "")
            + (f", MFU {mfu:.1%}" if mfu else ""))
-    yield f"  a sample          {' '.join(sample.split())}"[:WIDTH]
+    yield f"  a sample          {' '.join(sample.split())}"[:100]
 
 
 def hellaswag(scores: dict[str, Any]) -> str:
