@@ -42,10 +42,11 @@ setup: .venv/.dev
 	@touch $@
 
 # All sections of params.yaml are checked first, because DVC deletes a stage's outs before it runs.
+# After Ctrl-C the recipe succeeds, so that make, which the signal ends, adds no error of its own.
 repro: .venv/.runtime
 	@python -m pipeline.check
-	dvc repro
-	@dvc metrics show metrics/train.json metrics/eval.json
+	@stopped=; trap 'stopped=1' INT; dvc repro || [ "$$stopped" ]
+	@python -m pipeline.summary
 
 # Two processes. Each file (or class) runs in one of them, since its tests share what they train; in
 # order of names, so that the long ones do not come last.

@@ -4,7 +4,7 @@
 """
 
 from pipeline import load_params
-from pipeline.checks.preflight import check_inputs, check_links, check_machine, check_slurm
+from pipeline.checks import preflight
 from pipeline.cli import one_line, refuse_arguments
 
 
@@ -12,10 +12,11 @@ def main() -> None:
     with one_line():
         refuse_arguments()
         cfg = load_params()
-        check_links()
-        check_machine(cfg)
-        check_inputs(cfg)
-        check_slurm(cfg, "tokenize_executor", "local")
+        preflight.check_links()
+        preflight.check_machine(cfg)
+        preflight.check_inputs(cfg)
+        preflight.check_slurm(cfg, "tokenize_executor", "local")
+        preflight.check_git()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,15 @@ def check_links(root: Path = ROOT) -> None:
                               "(`dvc cache dir --local FOLDER`), or the whole checkout")
 
 
+def check_git(root: Path = ROOT) -> None:
+    """DVC wants a git repository, which an unpacked archive is not; unless its core.no_scm is on.
+    A folder inside another repository will do."""
+    config = "".join(file.read_text() for file in (root / ".dvc").glob("config*"))
+    if not any((p / ".git").exists() for p in (root, *root.parents)) and "no_scm" not in config:
+        raise ConfigError(f"{root}: is no git repository, which DVC needs; git clone the project, "
+                          "or make this copy one: git init && git add . && git commit -m start")
+
+
 def check_slurm(cfg: Config, key: str, instead: str) -> None:
     """``runtime.key`` slurm needs sbatch, unless this already is a node of an allocation."""
     inside = "SLURM_JOB_ID" in os.environ

@@ -43,13 +43,23 @@ def test_evaluate_writes_the_contracts_names(root):
     assert saved["hellaswag"]["acc"] == right / 4
 
 
-def test_no_hellaswag_leaves_an_empty_file(root):
+def test_the_summary_is_what_runs_are_compared_by(root):
+    (root / "metrics").mkdir()
+    (root / "metrics/train.json").write_text('{"tokens_per_second": 5807.5, "fingerprint": "f0"}')
+    result = evaluate(evaluating(), ALONE, "auto", root)
+    assert json.loads((root / "metrics/summary.json").read_text()) == {
+        "val_loss": result["val_loss"], "bpb": result["val_bits_per_byte"],
+        "acc_norm": result["hellaswag"]["acc_norm"], "tok_s": 5808}
+
+
+def test_no_hellaswag_leaves_a_blank_line(root):
     result = evaluate(evaluating(hellaswag_examples=0), ALONE, "auto", root)
     assert result["hellaswag"] == {"examples": 0}
     shown = [row["model"] for row in result["compared"]]  # a plot of DVC's wants some rows
     assert "chance" in shown
     assert "this model" not in shown
-    assert (root / "metrics/hellaswag.jsonl").read_bytes() == b""
+    assert (root / "metrics/hellaswag.jsonl").read_bytes() == b"\n"  # DVC warns of empty files
+    assert json.loads((root / "metrics/summary.json").read_text()).keys() == {"val_loss", "bpb"}
 
 
 def test_lower_precision_moves_hellaswag_a_little_and_the_loss_not(root):

@@ -125,7 +125,7 @@ class TestRun:
     ) -> None:
         status = run("git", "status", "--porcelain", "--untracked-files=all", cwd=finished).stdout
         changed = {line[3:] for line in status.splitlines()}
-        assert changed <= {"dvc.lock", "metrics/train.json", "metrics/eval.json"}
+        assert changed <= {"dvc.lock", "metrics/summary.json"}
 
     def test_a_second_repro_runs_nothing(self, finished: Path) -> None:
         assert would_run(finished) == set()
@@ -195,13 +195,13 @@ class TestRun:
         assert (change["old"], change["new"]) == (0.8, 0.5)
         shown = json.loads(dvc(project, "metrics", "show", "--json").stdout)
         assert "val_loss" in json.dumps(shown)
-        assert shown[""]["data"].keys() == {"metrics/train.json", "metrics/eval.json"}
-        path = project / "metrics/eval.json"
+        assert shown[""]["data"].keys() == {"metrics/summary.json"}
+        path = project / "metrics/summary.json"
         values = json.loads(path.read_text())
         path.unlink()  # never in place: it may be linked
         path.write_text(json.dumps({**values, "val_loss": 1.0}))
         diff = json.loads(dvc(project, "metrics", "diff", "--json").stdout)
-        assert diff["metrics/eval.json"]["val_loss"]["new"] == 1.0
+        assert diff["metrics/summary.json"]["val_loss"]["new"] == 1.0
 
     def test_an_experiment_changes_one_param_and_is_shown(self, project: Path) -> None:
         run("git", "add", "-A", cwd=project)

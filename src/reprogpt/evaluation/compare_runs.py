@@ -22,8 +22,9 @@ def read_records(file: Path) -> Records:
     number = 1
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):  # noqa: B007 (for the errors)
-            record = json.loads(line)
-            records[int(record["index"])] = {key: record[key] for key in _KEYS}
+            if line:
+                record = json.loads(line)
+                records[int(record["index"])] = {key: record[key] for key in _KEYS}
         problem = "" if records else "it has no question (is evaluate.hellaswag_examples 0?)"
     except OSError as error:
         problem = str(error.strerror)

@@ -1,7 +1,8 @@
-"""The stage evaluate: scores models/gpt and writes metrics/eval.json and hellaswag.jsonl."""
+"""The stage evaluate: scores models/gpt and writes eval.json, hellaswag.jsonl and summary.json."""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from reprogpt.tokens.tokenizers import Tokenizer, load_tokenizer
 
 def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root: Path
              ) -> dict[str, Any]:
-    """Scores root/models/gpt, writes root/metrics/{eval.json,hellaswag.jsonl}, and returns what
-    eval.json holds. ``eval_tokens``: runtime.eval_tokens.
+    """Scores root/models/gpt, writes root/metrics/{eval.json,hellaswag.jsonl,summary.json}, and
+    returns what eval.json holds. ``eval_tokens``: runtime.eval_tokens.
     """
     model, model_cfg = load_model(root / "models/gpt", process.device)
     tokenizer = load_tokenizer(root / "models/gpt")
@@ -56,10 +57,28 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     check_finite("eval.json", result)
     check_finite("hellaswag.jsonl", records)
     if process.is_first:
-        lines = "".join(json.dumps(record) + "\n" for record in records)
+        # A blank line if nothing was asked: DVC warns of an empty file.
+        lines = "".join(json.dumps(record) + "\n" for record in records) or "\n"
         write_bytes(root / "metrics/hellaswag.jsonl", lines.encode())
         write_json(root / "metrics/eval.json", result)
+        trained = root / "metrics/train.json"
+        write_json(root / "metrics/summary.json",
+                   summary(result, json.loads(trained.read_text()) if trained.exists() else {}))
     return result
+
+
+def summary(result: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, float]:
+    """The figures by which DVC compares runs, with names short enough for one table; those that the
+    run has. ``result`` and ``trained``: the contents of eval.json and train.json."""
+    speed = trained.get("tokens_per_second")
+    figures = {
+        "val_loss": result["val_loss"],
+        "bpb": result["val_bits_per_byte"],
+        "acc_norm": result["hellaswag"].get("acc_norm"),
+        "accuracy": result.get("task", {}).get("accuracy"),
+        "tok_s": speed and round(speed),
+    }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _check_tokenizer(tokenizer: Tokenizer, other: dict[str, Any]) -> None:
