@@ -2,6 +2,7 @@
 # make test       the tests                make check     lint, types and tests
 # make preset NAME=gpt2-124m               make plots     dvc_plots/index.html
 # make report     report.html              make bench     side-by-side speed
+# make plan       what the run will take: parameters, memory, disk, hours (PRESET= MEASURE= RATE=)
 # make exercise N=1                        a function to write, judged: exercises/README.md
 # make setup      only the environment
 # Each target first sets up what it needs.
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup repro test lint check preset exercise bench plots report constraints
+.PHONY: setup repro test lint check preset plan exercise bench plots report constraints
 
 # dvc and torchrun start `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -45,6 +46,7 @@ setup: .venv/.dev
 # After Ctrl-C the recipe succeeds, so that make, which the signal ends, adds no error of its own.
 repro: .venv/.runtime
 	@python -m pipeline.check
+	@dvc status -q --with-deps train || python -m pipeline.plan --short
 	@stopped=; trap 'stopped=1' INT; dvc repro || [ "$$stopped" ]
 	@python -m pipeline.summary
 
@@ -61,6 +63,10 @@ check: lint test
 
 preset: .venv/.runtime
 	@python -m pipeline.preset $(NAME)
+
+plan: .venv/.runtime
+	@python -m pipeline.plan $(if $(PRESET),--preset $(PRESET)) $(if $(MEASURE),--measure) \
+	  $(if $(RATE),--rate $(RATE))
 
 # N: a number, a name or all (exercises/README.md).
 exercise: .venv/.dev

@@ -12,7 +12,11 @@ import torch
 DTYPES = {"float32": torch.float32, "tf32": torch.float32,
           "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-PEAK_FLOPS = {  # dense bf16, from the vendors' datasheets; the first name that matches counts
+# Dense bf16 FLOP/s (T4, V100: float16), half of what a sheet gives "with sparsity". NVIDIA's
+# datasheets of H200, H100 (SXM, PCIe, NVL), DGX B200, A100, A10G, A40, RTX A6000, L40S, L4, V100
+# and T4; the whitepapers of the Ada (RTX 4090) and Ampere GA102 (RTX 3090) architectures, with
+# float32 sums. The first name that matches counts.
+PEAK_FLOPS = {
     "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "B200": 2250e12,
     "A100": 312e12, "A10G": 70e12, "A40": 149.7e12, "A6000": 154.8e12, "L40S": 362e12,
     "L4": 121e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,

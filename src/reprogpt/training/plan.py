@@ -136,17 +136,18 @@ def disk_by_part(cfg: Config, parameters: int, tokens: int, text: float) -> dict
 
 def warnings(cfg: Config, plan: dict[str, Any]) -> list[str]:
     """What to know before starting, a line each."""
-    train, tokens, free = cfg.train, plan["tokens"], plan["disk_free_bytes"]
+    train, tokens, epochs = cfg.train, plan["tokens"], plan["epochs"] or 0
+    free = plan["disk_free_bytes"]
     disk, speed = sum(plan["disk_bytes"].values()), plan["tokens_per_second"]
     days = (tokens / speed / 3600 if speed else plan["hours_on_one"]["H200"]) / 24
     critical = critical_batch(plan["parameters"], max(1, tokens))
     far = ("above" if train.batch_tokens > 4 * critical else
            "below" if train.batch_tokens < critical / 1000 else "")
     found = {
-        f"data: {plan['epochs'] or 0:.1f} epochs; beyond {EPOCHS_WORTH}, repeated text teaches "
-        "little": (plan["epochs"] or 0) > 1.1,
-        f"validation: train.val_tokens={train.val_tokens} is fewer than {NOISY_WINDOWS} windows of "
-        "block_size; the curve is noisy": train.val_tokens < NOISY_WINDOWS * cfg.model.block_size,
+        f"data: fewer tokens than asked, {epochs:.1f} epochs; beyond {EPOCHS_WORTH}, repeated text "
+        "teaches little": epochs > 1.1,
+        f"validation: train.val_tokens={train.val_tokens} is below {NOISY_WINDOWS} windows of "
+        "block_size: noisy": train.val_tokens < NOISY_WINDOWS * cfg.model.block_size,
         f"disk: {disk / 1e9:,.1f} GB needed, {free / 1e9:,.1f} GB free": disk > free,
         f"batch: train.batch_tokens={train.batch_tokens} is far {far} the critical size, about "
         f"{critical:,.0f}": bool(far and tokens),
