@@ -1,7 +1,6 @@
 """What a run will take: parameters, FLOPs, memory, data, disk and hours, before it is started.
 
-Everything follows from the params and, where there is one, the manifest of the shards. Nothing is
-trained: measured_speed.py times a few steps on this machine, plan_text.py writes the page.
+Counted from the params and, where there is one, the shards' manifest; plan_text.py writes the page.
 """
 
 import shutil
@@ -40,7 +39,7 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
 
     ``manifest``: that of the run's shards, if they are there. ``measure``: time a few steps here.
     """
-    T, train = cfg.model.block_size, cfg.train
+    T, train, limit = cfg.model.block_size, cfg.train, cfg.runtime.micro_batch
     vocab = (int(manifest.tokenizer["n_vocab"]) if manifest else
              GPT2_VOCAB if cfg.tokenize.encoding == "gpt2" else CHAR_VOCAB)
     with torch.device("meta"):  # shapes without memory: no model is too large
@@ -48,14 +47,9 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
     parameters = parameters_by_part(model, vocab)
     flops = flops_by_part(parameters, model.flops_per_token(T), vocab * cfg.model.n_embd)
     tokens = batch_sizes(train, T).before(train.max_steps) * T
-    limit = cfg.runtime.micro_batch
     micro_batch = min(train.batch_tokens // T,
                       max(1, GPU_MICRO_TOKENS // T) if limit == "auto" else limit)
-    total, train_tokens, text = corpus_size(cfg)
-    if manifest:
-        train_tokens = manifest.totals["train"].tokens
-        total, text = (sum(getattr(t, name) for t in manifest.totals.values())
-                       for name in ("tokens", "bytes"))
+    total, train_tokens, text = corpus_size(cfg, manifest)
     found = {
         "preset": cfg.preset, "steps": train.max_steps, "tokens": tokens,
         "train_tokens": train_tokens, "counted": manifest is not None,
@@ -63,7 +57,7 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
         "parameters": parameters, "flops_per_token": flops,
         "memory_bytes": memory_by_part(cfg, parameters, vocab, micro_batch * T),
         "micro_batch": micro_batch,
-        "disk_bytes": disk_by_part(cfg, sum(parameters.values()), total or 0, text),
+        "disk_bytes": disk_by_part(cfg, sum(parameters.values()), total, text),
         "disk_free_bytes": shutil.disk_usage(".").free,
         "mfu": ASSUMED_MFU,
         "hours_on_one": {gpu: tokens * sum(flops.values()) / (PEAK_FLOPS[gpu] * mfu) / 3600
@@ -110,8 +104,12 @@ def memory_by_part(cfg: Config, parameters: dict[str, int], vocab: int, tokens: 
             "logits": min(tokens, 16384) * vocab * (8.0 if wide else 6.0)}
 
 
-def corpus_size(cfg: Config) -> tuple[int | None, int | None, float]:
-    """Tokens, those of the training split (None where unknown), and bytes of the params' corpus."""
+def corpus_size(cfg: Config, manifest: Manifest | None) -> tuple[int, int | None, float]:
+    """The corpus: tokens, those of the training split (None where unknown), and bytes of text."""
+    if manifest:
+        splits = manifest.totals.values()
+        return (sum(split.tokens for split in splits), manifest.totals["train"].tokens,
+                sum(split.bytes for split in splits))
     source, task, char = cfg.download, cfg.download.task, cfg.tokenize.encoding == "char"
     if source.corpus in ("addition", "calculator"):
         task = task or TaskConfig()
@@ -119,7 +117,7 @@ def corpus_size(cfg: Config) -> tuple[int | None, int | None, float]:
         return size, int(size * (1 - task.held_out)), size
     known = CORPORA.get(source.hub.config or "" if source.hub else source.corpus)
     if known is None:
-        return None, None, 0.0
+        return 0, None, 0.0
     share = min(1.0, (source.max_bytes or known[1]) / known[1])
     tokens = int(known[char] * share)  # English text is a byte a character
     held = cfg.tokenize.val_tokens or tokens * (cfg.tokenize.val_fraction or 0)
