@@ -8,7 +8,7 @@ from reprogpt.training import measured_speed as module
 from tests.tiny_runs import config
 
 
-def test_tokens_of_a_micro_batch_over_the_median_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_of_a_micro_batch_over_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     steps, ticks = [], itertools.count()
     real = module.train_step
 
