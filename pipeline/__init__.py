@@ -21,6 +21,12 @@ if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
 from pipeline.cli import STOPPED, refuse_arguments, require, stop  # noqa: E402
+from reprogpt.runtime.signals import die_with_parent  # noqa: E402
+
+if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is killed
+    if os.getsid(os.getppid()) != os.getsid(0):  # DVC, which shares our session, is gone already
+        stop("DVC has ended, so this stage does; run dvc repro again", 1)
+    die_with_parent()
 
 require("pydantic", "ruamel", "torch")
 from pipeline.checks.seal import Seal  # noqa: E402

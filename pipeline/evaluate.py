@@ -9,9 +9,12 @@ from pipeline import ROOT, stage
 
 def main() -> None:
     with stage("evaluate") as cfg:
+        from reprogpt.data.hellaswag_file import check_hellaswag
         from reprogpt.evaluation.report import evaluate
         from reprogpt.runtime.distributed import leave, process_group
 
+        if cfg.evaluate.hellaswag_examples != 0:
+            check_hellaswag(ROOT / "data/hellaswag/hellaswag_val.jsonl")
         with process_group(cfg.runtime.device, cfg.runtime.timeout) as process:
             evaluate(cfg.evaluate, process, cfg.runtime.eval_tokens, ROOT)
     leave()

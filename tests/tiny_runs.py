@@ -75,6 +75,8 @@ def train(run: RunDir, processes: int = 1) -> None:
     Leaves each replica's weights in run.path/rank_N.pt. Raises what rank 0 raised.
     """
     run.write()
+    # Without it the server would import the installed package, perhaps another checkout's.
+    os.environ.setdefault("PYTHONPATH", os.pathsep.join((str(ROOT / "src"), str(ROOT))))
     context = multiprocessing.get_context("forkserver")
     # torch._dynamo: what the first optimizer imports, twice as much as the training itself.
     context.set_forkserver_preload(["tests.tiny_runs", "reprogpt.training.trainer",

@@ -3,8 +3,9 @@
 import json
 
 import pyarrow as pa
+import pytest
 
-from reprogpt.data.hellaswag_file import HELLASWAG, rebuild
+from reprogpt.data.hellaswag_file import HELLASWAG, check_hellaswag, rebuild
 
 ROW = {"ind": 4, "activity_label": "Removing ice", "ctx_a": "A man", "ctx_b": "then", "ctx":
        "A man then", "split": "val", "split_type": "indomain", "label": "3", "endings": ["é", "b"],
@@ -28,3 +29,12 @@ def test_rows_are_written_as_the_authors_wrote_them(tmp_path):
 
 def test_it_is_pinned_to_its_published_bytes():
     assert HELLASWAG.sha256 == "0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588"
+
+
+def test_a_file_that_is_cut_short_is_not_scored(tmp_path):
+    file = tmp_path / "hellaswag_val.jsonl"
+    with pytest.raises(ValueError, match="does not exist; run the stage download"):
+        check_hellaswag(file)
+    file.write_text(json.dumps(ROW) + "\n")
+    with pytest.raises(ValueError, match=r"hellaswag_val.jsonl: is damaged.*the stage download"):
+        check_hellaswag(file)

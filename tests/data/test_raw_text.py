@@ -8,6 +8,7 @@ import pytest
 from reprogpt.data.raw_text import (
     Document,
     Meta,
+    check_part,
     read_index,
     read_meta,
     read_part,
@@ -81,3 +82,17 @@ def test_meta_is_read_back_and_judges_the_parts(tmp_path):
     (tmp_path / "meta.json").unlink()
     with pytest.raises(ValueError, match="does not exist; run the stage download"):
         read_meta(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("file", ["p.txt", "p.npy", "p.spans.npy"])
+def test_a_part_with_another_byte_is_refused(tmp_path, file, damage):
+    part = write_part(tmp_path, "p", iter(DOCUMENTS))
+    check_part(tmp_path, part)
+    content = bytearray((tmp_path / file).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / file).write_bytes(content if damage == "flip" else content[:-1])
+    if damage == "gone":
+        (tmp_path / file).unlink()
+    with pytest.raises(ValueError, match=f"{file}.*run the stage download again"):
+        check_part(tmp_path, part)

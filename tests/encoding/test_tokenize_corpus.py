@@ -193,3 +193,16 @@ def test_an_unknown_character_is_named(tmp_path):
     documents = [Document("abc\n", None, "train"), Document("abz\n", None, "val")]
     with pytest.raises(ValueError, match="'z' is not among the 4 "):
         tokenize(config(encoding="char"), raw(tmp_path / "raw", documents), tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "npy"])
+def test_a_flipped_bit_of_the_raw_text_is_no_other_result(tmp_path, suffix):
+    documents = [Document("abc\n", None, "train"), Document("ab\n", None, "val")]
+    folder = raw(tmp_path / "raw", documents)
+    file = next(folder.glob(f"*.{suffix}"))
+    content = bytearray(file.read_bytes())
+    content[1 if suffix == "txt" else -32] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file.name}.*is damaged.*the stage download"):
+        tokenize(config(), folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

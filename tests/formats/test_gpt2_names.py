@@ -38,6 +38,16 @@ def test_a_config_comes_back_as_it_was() -> None:
     assert to_config(cfg, 50257)["eos_token_id"] == 50256
 
 
+@pytest.mark.parametrize("changes", [
+    {"n_layer": None}, {"n_layer": True}, {"n_layer": 10**9}, {"n_layer": -1}, {"n_head": 3},
+    {"n_head": 0}, {"n_embd": 0}, {"resid_pdrop": None}, {"resid_pdrop": "x"}, {"reprogpt": []},
+    {"reprogpt": {"bias": "yes"}}, {"n_positions": 0},
+])
+def test_an_absurd_config_is_one_line_that_names_the_file(changes: dict) -> None:
+    with pytest.raises(ValueError, match=r"^m/config.json: \S+ [^\n]*; [^\n]*$"):
+        from_config(to_config(model_config(), 65) | changes, HERE)
+
+
 @pytest.mark.parametrize(("changes", "is_one"), [
     ({}, True), ({"dropout": 0.1}, True), ({"norm": "rmsnorm"}, False),
     ({"position": "rope"}, False),

@@ -1,11 +1,13 @@
 """The frame of a stage: errors end in one line, the right exit code, and nothing touched."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.checks.code_deps import STAGES
-from tests.conftest import edit, run
+from tests.conftest import ROOT, clean_environment, edit, run
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -61,3 +63,12 @@ def test_a_stage_imports_this_checkout_whatever_is_installed(checkout: Path) -> 
     done = run("python", "-c", script, cwd=checkout)
     assert done.stderr == ""
     assert set(done.stdout.split()) == {str(checkout / "src/reprogpt/__init__.py")}
+
+
+def test_a_stage_whose_dvc_is_gone_already_does_not_begin() -> None:
+    """A process takes the session of the one that started it; its next parent has another."""
+    done = subprocess.run([sys.executable, "-c", "import pipeline; print('at work')"], cwd=ROOT,
+                          env=clean_environment() | {"DVC_STAGE": "train"}, text=True,
+                          start_new_session=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "DVC has ended, so this stage does; run dvc repro again\n"

@@ -176,6 +176,16 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, tokens: Path) ->
     assert not Path(run.paths.model).exists()
 
 
+def test_a_last_step_that_spoils_the_model_is_no_finished_run(tmp_path: Path, tokens: Path
+                                                              ) -> None:
+    """Its own loss is that of the weights before it."""
+    run = make_run(tmp_path, tokens, train={"lr": 1e30, "warmup_steps": 0, "max_steps": 1})
+    with pytest.raises(NotFinite, match="validation loss after step 1 is not finite; .*train.lr"):
+        train(run)
+    assert not Path(run.paths.model).exists()
+    assert not Path(run.paths.json).exists()
+
+
 def test_a_loss_that_leaves_its_trend_stops_the_run(tmp_path: Path, tokens: Path) -> None:
     run = make_run(tmp_path, tokens, train={
         "max_loss_spike": 1.2, "max_steps": 60, "lr": 8.0, "min_lr": 8.0, "warmup_steps": 50,

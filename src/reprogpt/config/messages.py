@@ -22,7 +22,8 @@ _BOOLEANS = {"yes": "true", "on": "true", "y": "true", "1": "true",
              "no": "false", "off": "false", "n": "false", "0": "false"}
 _RULES = {"int_type": "be a whole number", "float_type": "be a number", "string_type": "be text",
           "bool_type": "be true or false", "list_type": "be a list", "model_type": "be a mapping",
-          "too_short": "not be empty"}
+          "too_short": "not be empty", "string_too_short": "not be empty",
+          "string_pattern_mismatch": "have the form that sections.py gives"}
 _NUMBER = r"[-+]?[\d_.]+(e[-+]?\d+)?"
 _BRANCH = re.compile(r"(constrained-)?(int|float|str)|bool|literal\[.*\]")
 """Pydantic's tags for the branches of a union, which it appends to the path."""

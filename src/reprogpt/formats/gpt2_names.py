@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from reprogpt.config import ModelConfig
+from reprogpt.config.messages import explain
 
 OWN_TYPE = "reprogpt"
 """Our key in config.json, and the `model_type` of models that transformers has no class for."""
@@ -61,18 +63,22 @@ def from_config(config: Mapping[str, Any], path: Path) -> ModelConfig:
                              "and models saved here can be loaded; choose another init_from")
     shape = {"n_positions": config.get("n_ctx"), **config}
     for key in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
-        if not isinstance(shape.get(key), int):
+        if type(shape.get(key)) is not int:  # True is an int too
             raise ValueError(f"{path}/config.json: {key}={shape.get(key)!r} must be a whole "
                              "number; make or fetch the model again")
     width = 4 * config["n_embd"]
     if config.get("n_inner") not in (None, width):
         raise ValueError(f"{path}/config.json: n_inner={config['n_inner']} must be null or "
                          f"4 * n_embd = {width}; choose another init_from")
-    return ModelConfig(
-        architecture="gpt", n_layer=config["n_layer"], n_head=config["n_head"],
-        n_embd=config["n_embd"], block_size=shape["n_positions"],
-        dropout=float(config.get("resid_pdrop", 0.1)),  # 0.1: transformers' default
-        bias=config.get(OWN_TYPE, {}).get("bias", True), init_from=None)
+    own = config.get(OWN_TYPE, {})
+    try:
+        return ModelConfig(
+            architecture="gpt", n_layer=config["n_layer"], n_head=config["n_head"],
+            n_embd=config["n_embd"], block_size=shape["n_positions"],
+            dropout=config.get("resid_pdrop", 0.1),  # 0.1: transformers' default
+            bias=own.get("bias", True) if isinstance(own, dict) else own, init_from=None)
+    except ValidationError as error:
+        raise ValueError(explain(error, ModelConfig, f"{path}/config.json")) from None
 
 
 def to_gpt2(tensors: Mapping[str, Tensor], bias: bool) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import reprogpt
 from reprogpt.errors import ConfigError
-from reprogpt.launch.run_dir import RunDir
+from reprogpt.launch.run_dir import RunDir, checkpoint_steps
 from reprogpt.runtime.signals import StopSignals, die_with_parent
 from reprogpt.runtime.workers import usable_cores
 
@@ -61,7 +61,7 @@ def launch(run: RunDir) -> None:
         return
     what = f"stopped by {stop.received.name}" if stop.received else _describe(status)
     then = (f"continues from the last checkpoint in runs/{run.path.name}"
-            if any(run.path.glob("step_*.pt")) else "starts it anew, there was no checkpoint yet")
+            if checkpoint_steps(run.path) else "starts it anew, there was no checkpoint yet")
     raise TrainingFailed(f"training {what}; the same command {then}")
 
 

@@ -76,7 +76,7 @@ class RunDir:
 
     def _check_resume(self) -> None:
         name = f"params.yaml: runtime.resume={self.path.name}"
-        steps, known = [int(p.stem[5:]) for p in self.path.glob("step_*.pt")], self._known()
+        steps, known = checkpoint_steps(self.path), self._known()
         if not steps or not known:
             raise ConfigError(f"{name} has no checkpoint in {self.path.parent}; name a run that "
                               "is there, or set it to null")
@@ -117,6 +117,12 @@ class RunDir:
     def done(self) -> Path:
         """File that exists once everything that a finished run leaves is written."""
         return self.path / "done"
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """The steps of the checkpoints in ``run``, ascending. Files of other names are not ours."""
+    names = [p.stem[5:] for p in run.glob("step_*.pt")]
+    return sorted(int(name) for name in names if name.isdecimal() and f"{int(name):06d}" == name)
 
 
 def runs_root(checkout: Path) -> Path:

@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
+from reprogpt.launch.run_dir import checkpoint_steps
 from reprogpt.storage.files import replacing, sha256_of, write_bytes
+
+steps = checkpoint_steps
 
 
 def save(run: Path, name: str, state: dict[str, Any]) -> Path:
@@ -29,21 +32,22 @@ def save(run: Path, name: str, state: dict[str, Any]) -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint. Raises ValueError when the file is damaged or missing."""
+    """The state in a checkpoint. Raises ValueError when the file is damaged, missing or foreign."""
     try:
-        expected = path.with_suffix(".sha256").read_text()
+        expected = path.with_suffix(".sha256").read_text(errors="replace")
         found = sha256_of(path)
         if found != expected:
             raise ValueError(f"{path}: its sha256 is {found[:12]}..., not {expected[:12]}...")
         state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise
+    except Exception as error:  # torch.load raises a dozen kinds for what it did not write
+        raise ValueError(f"{path}: is no checkpoint ({type(error).__name__})") from None
+    if not isinstance(state, dict) or "model" not in state:
+        raise ValueError(f"{path}: is no checkpoint: it has no model")
     return state
-
-
-def steps(run: Path) -> list[int]:
-    """The steps of the checkpoints in ``run``, ascending."""
-    return sorted(int(p.stem[5:]) for p in run.glob("step_*.pt") if p.stem[5:].isdigit())
 
 
 def latest(run: Path) -> dict[str, Any] | None:
@@ -65,7 +69,8 @@ def prune(run: Path, keep: int, best: int | None = None) -> None:
     """Removes all but the last ``keep`` checkpoints, every best_* but that of step ``best``, and
     temporary files that a kill left behind."""
     old = [run / f"step_{step:06d}.pt" for step in steps(run)[:-keep]]
-    old += [p for p in run.glob("best_*.pt") if int(p.stem[5:]) != best]
+    old += [p for p in run.glob("best_*.pt")
+            if p.stem[5:].isdecimal() and int(p.stem[5:]) != best]
     for path in old:
         path.unlink(missing_ok=True)  # first: a checksum alone is harmless
         path.with_suffix(".sha256").unlink(missing_ok=True)

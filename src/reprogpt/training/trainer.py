@@ -31,7 +31,7 @@ from reprogpt.training import checkpoint, sharding
 from reprogpt.training.auto import resolve_auto
 from reprogpt.training.batch_schedule import batch_sizes
 from reprogpt.training.loader import Loader
-from reprogpt.training.loss_monitor import LossMonitor
+from reprogpt.training.loss_monitor import LossMonitor, NotFinite
 from reprogpt.training.metrics_log import Clock, MetricsLog, write_metrics
 from reprogpt.training.micro_batch import warm_up
 from reprogpt.training.optimizer import build_optimizer, lr_at
@@ -152,10 +152,15 @@ class Trainer:
         """The validation loss; with train.keep=best the weights are saved if it is the lowest."""
         with self.clock.stopped():
             with autocast(self.process.device, self.wrapped.precision):
-                loss = validation_loss(
+                found = validation_loss(
                     self.model, self.val_stream, self.token_bytes, self.wrapped.evaluators,
                     val_tokens=self.cfg.train.val_tokens, block_size=self.cfg.model.block_size,
-                    at_once=self.at_once).loss
+                    at_once=self.at_once)
+            loss = found.loss
+            if found.tokens and not math.isfinite(loss):
+                self.monitor.flush(self.step)  # raises where a step before has the reason
+                raise NotFinite(f"the validation loss after step {self.step} is not finite; "
+                                "lower train.lr")
             if self.cfg.train.keep == "best" and (self.best is None or loss < self.best["loss"]):
                 self.best = {"loss": loss, "step": self.step}
                 best = {"model": sharding.full_state(self.model, self.process)}
@@ -215,6 +220,9 @@ class Trainer:
             except ValueError as error:
                 raise ValueError(f"{error}; it was the best model: remove {run.path} to train "
                                  "anew") from None
+        if not all(w.isfinite().all() for w in weights.values()):
+            raise ValueError(f"{run.path}: its weights have values that are nan or infinite; "
+                             "remove it, and train anew with a lower train.lr")
         model = build_model(cfg.model, self.model.vocab_size)
         model.load_state_dict(weights)
         hf.save_model(Path(run.paths.model), model, cfg.model, Path(run.paths.tokens, "tokenizer"))
