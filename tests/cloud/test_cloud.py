@@ -43,10 +43,9 @@ def test_the_sky_task_has_the_schemas_keys_and_types() -> None:
 def test_a_second_spot_machine_continues_from_the_store(tmp_path: Path) -> None:
     environment = {"PRESET": "tiny", "STORE": str(tmp_path / "store")}
     first = copy_checkout(tmp_path / "first")
-    done = run("bash", "-c", TASK["run"], cwd=first, **environment)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "store/metrics/samples.md").is_file()
-    assert (tmp_path / "store/models/gpt/model.safetensors").is_file()
+    lost = TASK["run"].replace("\ndvc repro --pull\n", "\ndvc repro --pull train\nexit 99\n")
+    done = run("bash", "-c", lost, cwd=first, **environment)  # lost before it pushed its model
+    assert done.returncode == 99, done.stderr[-2000:]
     second = copy_checkout(tmp_path / "second")
     again = run("bash", "-c", TASK["run"], cwd=second, **environment)
     assert again.returncode == 0, again.stderr[-2000:]
@@ -55,6 +54,8 @@ def test_a_second_spot_machine_continues_from_the_store(tmp_path: Path) -> None:
     assert re.search(r"continuing run \w+ from step 20", again.stderr)
     weights = [p / "models/gpt/model.safetensors" for p in (first, second)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert (tmp_path / "store/metrics/samples.md").is_file()
+    assert (tmp_path / "store/models/gpt/model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("script", [CLOUD / "slurm.sh", "setup", "run"], ids=str)
