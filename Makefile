@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: setup repro test lint check preset plan exercise bench plots report constraints
 
-# dvc and torchrun start `python` by name.
+# dvc starts `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # Where it is set, as in many containers, every process compiles all modules again: importing torch
