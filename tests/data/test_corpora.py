@@ -11,7 +11,7 @@ from reprogpt.data.raw_text import Document, read_meta
 from reprogpt.encoding.tokenize_corpus import tokenize
 from reprogpt.errors import ConfigError
 from reprogpt.storage.fetch import Mirrored, fetch
-from reprogpt.storage.files import write_bytes
+from reprogpt.storage.files import sha256_of, write_bytes
 from reprogpt.storage.paths import cache_dir
 from reprogpt.tokens.manifest import read_manifest
 from reprogpt.tokens.tokenizers import ENCODER_JSON, VOCAB_BPE
@@ -128,7 +128,7 @@ def test_generated_corpora_with_masks_and_splits(tmp_path, monkeypatch):
 def test_the_default_corpus_is_38_plays(tmp_path):
     meta = download(config(corpus="shakespeare"), tmp_path / "raw")
     assert meta.documents == len(texts(tmp_path / "raw")) == 38
-    assert meta.parts[0].sha256.startswith("ee4cf121")
+    assert sha256_of(tmp_path / "raw" / meta.parts[0].text).startswith("ee4cf121")
     assert read_meta(tmp_path / "raw") == meta
 
 
