@@ -15,7 +15,6 @@ CSV = """step,train_loss,val_loss,lr,grad_norm,tokens,seconds,tokens_per_second
 def project(tmp_path_factory):
     """A checkout in which a run trains: its curve grows, and it has no model yet."""
     folder = copy_checkout(tmp_path_factory.mktemp("report") / "project")
-    (folder / "metrics/train.json").unlink()
     (folder / "metrics/train.csv").write_text(CSV)
     return folder
 
