@@ -1,11 +1,11 @@
 """What a switch of the model is worth, and whether that is more than a seed is.
 
     python benchmarks/switches.py position=rope activation=relu2 tied_head=false
-    python benchmarks/switches.py --seeds 5 --steps 500 qk_norm=true,position=rope
+    python benchmarks/switches.py --seeds 5 --steps 500 qk_norm=true,position=rope train.lr=1e-3
 
 Trains params.yaml's run on data/tokens as it is, then with each switch (several by commas are one),
-with the same seeds for all, and compares the final validation losses. Finished runs are kept in
-runs/ and cost nothing the second time.
+with the same seeds for all, and compares the final validation losses. A key without a section is
+one of `model`. Finished runs are kept in runs/ and cost nothing the second time.
 """
 
 import argparse
@@ -28,12 +28,16 @@ from reprogpt.storage.files import sha256_of
 
 
 def changed(switches: str) -> dict[str, Any]:
-    """``a=1,b=true`` as params of section model; values are YAML."""
+    """``a=1,train.b=true`` as params, of section model without another; values are YAML."""
+    found: dict[str, Any] = {}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write("\n".join(f"{k}: {v}" for k, _, v in
                              (switch.partition("=") for switch in switches.split(","))))
         file.flush()
-        return {"model": read_yaml(file.name)}
+        for key, value in read_yaml(file.name).items():
+            section, _, name = key.rpartition(".")
+            found.setdefault(section or "model", {})[name] = value
+    return found
 
 
 def loss_of(values: dict[str, Any], folder: Path) -> float:

@@ -34,15 +34,25 @@ class ModelConfig(Section):
     """Biases in Linear and LayerNorm."""
     init_from: Annotated[str, Field(min_length=1)] | None
     """Initial weights: a model directory, or a Hub id such as gpt2; null for random ones."""
-    position: Literal["learned", "rope"] = "learned"
-    """A learned embedding per position, or rotary embeddings of q and k (Su et al., 2021)."""
+    dropout_at: Literal["all", "embedding", "attention", "residual"] = "all"
+    """Where: on the embeddings, the attention weights, and what is added to the residual stream,
+    or on one of them."""
+    n_kv_head: Size | None = None
+    """Heads of k and v, each shared by n_head / n_kv_head heads of q: grouped-query attention
+    (Ainslie et al., 2023); null for n_head."""
+    position: Literal["learned", "rope", "sinusoidal", "none"] = "learned"
+    """A learned embedding per position, rotary embeddings of q and k (Su et al., 2021), sines and
+    cosines added to token embeddings times sqrt(n_embd) (Vaswani et al., 2017), or nothing."""
     rope_base: Positive = 10000.0
     """Base of RoPE's frequencies."""
     qk_norm: bool = False
     """RMS-normalize q and k of every head, which bounds the attention scores."""
-    activation: Literal["gelu_tanh", "gelu", "relu2", "swiglu"] = "gelu_tanh"
+    activation: Literal["gelu_tanh", "gelu", "relu2", "silu", "swiglu"] = "gelu_tanh"
     """swiglu is gated: its hidden width is 8/3 n_embd, for the same number of parameters."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm_position: Literal["pre", "post", "none"] = "pre"
+    """Where a block normalizes: the inputs of attention and MLP, or the residual stream after each
+    (Vaswani et al., 2017). post and none have no last norm either."""
     embed_norm: bool = False
     """Normalize the embeddings before the first block."""
     tied_head: bool = True
@@ -60,12 +70,30 @@ class ModelConfig(Section):
     window: Count | None = None
     """Sliding window: a position attends to this many positions, itself included; null for all."""
 
+    @property
+    def kv_heads(self) -> int:
+        """n_kv_head, or n_head where it is null."""
+        return self.n_kv_head or self.n_head
+
+    def dropout_of(self, site: str) -> float:
+        """The probability of dropout at one of the sites that dropout_at names."""
+        return self.dropout if self.dropout_at in ("all", site) else 0.0
+
+    @property
+    def kv_width(self) -> int:
+        """Channels of k, and of v, over all their heads."""
+        return self.n_embd // self.n_head * self.kv_heads
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.n_embd % self.n_head:
             near = max(1, round(self.n_embd / self.n_head)) * self.n_head
             raise ParamError("n_embd", f"must be a multiple of n_head = {self.n_head}",
                              f"try {near}")
+        if self.n_head % self.kv_heads:
+            near = max(n for n in range(1, self.n_head + 1)
+                       if self.n_head % n == 0 and n <= self.kv_heads)
+            raise ParamError("n_kv_head", f"must divide n_head = {self.n_head}", f"try {near}")
         if self.position == "rope" and self.n_embd // self.n_head % 2:
             raise ParamError("position", "'rope' rotates pairs of channels and needs an even head "
                              f"size, not {self.n_embd // self.n_head}", "change n_head or n_embd")

@@ -21,7 +21,7 @@ GPT2_VOCAB = 50257
 _CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # The params that a GPT-2 may set. Any other one makes it a model of our own type.
 _GPT2_FIELDS = frozenset({"architecture", "n_layer", "n_head", "n_embd", "block_size", "dropout",
-                          "bias", "init_from"})
+                          "bias", "init_from", "dropout_at"})
 
 
 def is_gpt2(cfg: ModelConfig) -> bool:
@@ -35,19 +35,23 @@ def to_config(cfg: ModelConfig, vocab_size: int) -> dict[str, Any]:
     shape = {
         "n_layer": cfg.n_layer, "n_head": cfg.n_head, "n_embd": cfg.n_embd,
         "n_positions": cfg.block_size, "n_ctx": cfg.block_size, "vocab_size": vocab_size,
-        "attn_pdrop": cfg.dropout, "embd_pdrop": cfg.dropout, "resid_pdrop": cfg.dropout,
+        "attn_pdrop": cfg.dropout_of("attention"), "embd_pdrop": cfg.dropout_of("embedding"),
+        "resid_pdrop": cfg.dropout_of("residual"),
         "bos_token_id": eot, "eos_token_id": eot, "dtype": "float32", "use_cache": True,
     }
     if not is_gpt2(cfg):
         ours = cfg.model_copy(update={"init_from": None})
         return {"model_type": OWN_TYPE, **shape, OWN_TYPE: ours.model_dump(exclude_defaults=True)}
+    # GPT-2 always has biases: a model without exports zeros, and says so here.
+    own: dict[str, Any] = {"bias": cfg.bias}
+    if cfg.dropout_at != "all":  # which a probability of 0 at a site does not tell
+        own |= {"dropout": cfg.dropout, "dropout_at": cfg.dropout_at}
     return {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **shape,
         "activation_function": "gelu_new",  # transformers' name of the tanh approximation
         "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "n_inner": None,
         "scale_attn_weights": True, "tie_word_embeddings": True,
-        # GPT-2 always has biases: a model without exports zeros, and says so here.
-        OWN_TYPE: {"bias": cfg.bias},
+        OWN_TYPE: own,
     }
 
 
@@ -72,11 +76,11 @@ def from_config(config: Mapping[str, Any], path: Path) -> ModelConfig:
                          f"4 * n_embd = {width}; choose another init_from")
     own = config.get(OWN_TYPE, {})
     try:
-        return ModelConfig(
-            architecture="gpt", n_layer=config["n_layer"], n_head=config["n_head"],
-            n_embd=config["n_embd"], block_size=shape["n_positions"],
-            dropout=config.get("resid_pdrop", 0.1),  # 0.1: transformers' default
-            bias=own.get("bias", True) if isinstance(own, dict) else own, init_from=None)
+        return ModelConfig.model_validate({
+            "architecture": "gpt", "n_layer": config["n_layer"], "n_head": config["n_head"],
+            "n_embd": config["n_embd"], "block_size": shape["n_positions"], "init_from": None,
+            "dropout": config.get("resid_pdrop", 0.1),  # 0.1: transformers' default
+            "bias": True, **(own if isinstance(own, dict) else {"bias": own})})
     except ValidationError as error:
         raise ValueError(explain(error, ModelConfig, f"{path}/config.json")) from None
 

@@ -160,7 +160,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
 
 def check_shape(cfg: ModelConfig, theirs: ModelConfig, source: str | Path) -> None:
     """Raises ValueError where a model of ``cfg`` cannot start from one of ``theirs``."""
-    free = {"block_size", "dropout", "init_from"}
+    free = {"block_size", "dropout", "dropout_at", "init_from"}
     for key in (name for name in ModelConfig.model_fields if name not in free):
         if getattr(cfg, key) != getattr(theirs, key):
             raise ValueError(f"params.yaml: model.{key}={getattr(cfg, key)} must be "

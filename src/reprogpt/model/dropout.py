@@ -53,7 +53,7 @@ def keyed_dropout(x: Tensor, dropout_keys: Tensor | None, p: float) -> Tensor:
 
     dropout_keys (B,) int32 from site_keys; None: no dropout. A row has fewer than 2^31 values.
     """
-    if dropout_keys is None:
+    if dropout_keys is None or not p:
         return x
     within = torch.arange(x.shape[1:].numel(), dtype=torch.int32, device=x.device).view(x.shape[1:])
     return x * (keep(within, dropout_keys, p).to(x.dtype) * (1 / (1 - p)))

@@ -27,6 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu,
     "gelu": F.gelu,
     "relu2": lambda x: F.relu(x).square(),  # So et al., 2021 (Primer)
+    "silu": F.silu,
     "swiglu": F.silu,  # of the gate: see MLP (Shazeer, 2020)
 }
 VOCAB_MULTIPLE = 64
@@ -46,7 +47,7 @@ class Cache(Protocol):
     """The number of cached positions; the last layer's append adds to it."""
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """New k, v (B, n_head, T, D) of a layer -> all of its k, v so far (B, n_head, S, D)."""
+        """New k, v (B, kv_heads, T, D) of a layer -> all of its k, v so far (.., S, D)."""
         ...
 
 
@@ -62,8 +63,10 @@ class Context(NamedTuple):
     """Use kernels.attention.causal_attention, which applies window and dropout itself."""
 
 
-def norm(cfg: ModelConfig) -> nn.Module:
-    """The norm that ``cfg.norm`` names: (..., C) -> (..., C)."""
+def norm(cfg: ModelConfig, present: bool = True) -> nn.Module:
+    """The norm that ``cfg.norm`` names: (..., C) -> (..., C). Identity if it is not ``present``."""
+    if not present:
+        return nn.Identity()
     if cfg.norm == "rmsnorm":
         return nn.RMSNorm(cfg.n_embd, eps=1e-5)
     return nn.LayerNorm(cfg.n_embd, bias=cfg.bias)
@@ -74,21 +77,23 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.n_head, self.dropout = layer, cfg.n_head, cfg.dropout
+        self.layer, self.n_head, self.dropout = layer, cfg.n_head, cfg.dropout_of("attention")
         self.qk_norm, self.window = cfg.qk_norm, cfg.window
-        self.c_attn = nn.Linear(cfg.n_embd, 3 * cfg.n_embd, bias=cfg.bias)  # q, k, v
+        self.widths = [cfg.n_embd, cfg.kv_width, cfg.kv_width]  # of q, k, v
+        self.c_attn = nn.Linear(cfg.n_embd, sum(self.widths), bias=cfg.bias)
         self.c_proj = nn.Linear(cfg.n_embd, cfg.n_embd, bias=cfg.bias)
         if switches.has_value_embed(cfg, layer):
             self.value_mix = nn.Parameter(torch.tensor([0.5, 0.5]))
 
     def forward(self, x: Tensor, context: Context, value_embed: Tensor | None = None) -> Tensor:
-        """x, value_embed (B, T, C) -> (B, T, C)"""
+        """x (B, T, C), value_embed (B, T, kv_width) -> (B, T, C)"""
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2)
+        q, k, v = (part.view(B, T, -1, C // self.n_head)
+                   for part in self.c_attn(x).split(self.widths, -1))
         if value_embed is not None:
             mix = self.value_mix
             v = (mix[0] * v + mix[1] * value_embed.view_as(v)).to(v.dtype)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, n_head, T, D)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
         if self.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
         if context.angles is not None:
@@ -96,6 +101,8 @@ class CausalSelfAttention(nn.Module):
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast's rms_norm returns float32
         if context.cache is not None:
             k, v = context.cache.append(self.layer, k, v)
+        if k.size(1) < self.n_head:  # each head of k and v serves the next n_head / kv_heads of q
+            k, v = (x.repeat_interleave(self.n_head // x.size(1), 1) for x in (k, v))
         if context.in_blocks:
             keys = site_keys(context.dropout_keys, 3 * self.layer + 1)
             y = causal_attention(q, k, v, self.window, self.dropout, keys)
@@ -129,20 +136,26 @@ class Block(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.dropout = layer, cfg.dropout
-        self.ln_1 = norm(cfg)
+        self.layer, self.dropout = layer, cfg.dropout_of("residual")
+        self.post_norm = cfg.norm_position == "post"
+        self.ln_1 = norm(cfg, cfg.norm_position != "none")
         self.attn = CausalSelfAttention(cfg, layer)
-        self.ln_2 = norm(cfg)
+        self.ln_2 = norm(cfg, cfg.norm_position != "none")
         self.mlp = MLP(cfg)
         if cfg.x0_skip:
             self.x0_mix = nn.Parameter(torch.tensor([1.0, 0.0]))
 
     def forward(self, x: Tensor, context: Context, x0: Tensor | None = None,
                 value_embed: Tensor | None = None) -> Tensor:
-        """x, and x0 and value_embed where the model has them, (B, T, C) -> (B, T, C)."""
+        """x (B, T, C) -> (B, T, C); x0 (B, T, C) and value_embed (B, T, kv_width) where the model
+        has them."""
         if x0 is not None:
             x = self.x0_mix[0] * x + self.x0_mix[1] * x0
         keys = [site_keys(context.dropout_keys, 3 * self.layer + site) for site in (2, 3)]
+        if self.post_norm:
+            y = self.attn(x, context, value_embed)
+            x = self.ln_1(x + keyed_dropout(y, keys[0], self.dropout))
+            return self.ln_2(x + keyed_dropout(self.mlp(x), keys[1], self.dropout))
         y = self.attn(self.ln_1(x), context, value_embed)
         x = x + keyed_dropout(y, keys[0], self.dropout)
         return x + keyed_dropout(self.mlp(self.ln_2(x)), keys[1], self.dropout)
@@ -162,7 +175,7 @@ class GPT(nn.Module):
             self.ln_0 = norm(cfg)
         self.value_embeds = switches.ValueEmbeds(cfg, rows)
         self.h = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layer))
-        self.ln_f = norm(cfg)
+        self.ln_f = norm(cfg, cfg.norm_position == "pre")
         if not cfg.tied_head:
             self.lm_head = nn.Linear(cfg.n_embd, rows, bias=False)
 
@@ -185,7 +198,8 @@ class GPT(nn.Module):
             dropout_keys = None
         causal = mask is None and positions is None and cache is None
         in_blocks = causal and attention_in_blocks(idx.device, min(T, cfg.window or T),
-                                                   dropout_keys is not None)
+                                                   dropout_keys is not None
+                                                   and cfg.dropout_of("attention") > 0)
         if cfg.window is not None and not in_blocks:
             mask = switches.sliding_window(
                 cfg.window, T, 0 if cache is None else cache.length, mask,
@@ -196,11 +210,13 @@ class GPT(nn.Module):
         x, angles = self.wte(idx), None  # (B, T, C)
         if cfg.position == "rope":
             angles = switches.rotary_angles(positions, cfg.n_embd // cfg.n_head, cfg.rope_base)
-        else:
+        elif cfg.position == "sinusoidal":
+            x = x * cfg.n_embd ** 0.5 + switches.sinusoids(positions, cfg.n_embd)
+        elif cfg.position == "learned":
             x = x + self.wpe(positions)
         if cfg.embed_norm:
             x = self.ln_0(x)
-        x = keyed_dropout(x, site_keys(dropout_keys, 0), cfg.dropout)
+        x = keyed_dropout(x, site_keys(dropout_keys, 0), cfg.dropout_of("embedding"))
         context = Context(dropout_keys, mask, cache, angles, in_blocks)
         x0 = x if cfg.x0_skip else None
         for block, value_embed in zip(self.h, self.value_embeds(idx), strict=True):
@@ -239,15 +255,16 @@ class GPT(nn.Module):
 
     def num_parameters(self) -> int:
         """The number of parameters, without the vocabulary's padding."""
-        tables = 1 + len(self.value_embeds) + (not self.cfg.tied_head)
-        padding = tables * (self.wte.num_embeddings - self.vocab_size) * self.cfg.n_embd
+        cfg = self.cfg
+        width = (1 + (not cfg.tied_head)) * cfg.n_embd + len(self.value_embeds) * cfg.kv_width
+        padding = (self.wte.num_embeddings - self.vocab_size) * width
         return sum(p.numel() for p in self.parameters()) - padding
 
     def flops_per_token(self, T: int) -> int:
         """Floating-point operations of forward and backward per token: 6 N + 12 n_layer T C
         (PaLM, appendix B), N without tables that are only looked up."""
-        C, V = self.cfg.n_embd, self.vocab_size
-        looked_up = (len(self.value_embeds) + (not self.cfg.tied_head)) * V * C
-        if self.cfg.position == "learned":
+        cfg, C, V = self.cfg, self.cfg.n_embd, self.vocab_size
+        looked_up = (len(self.value_embeds) * cfg.kv_width + (not cfg.tied_head) * C) * V
+        if cfg.position == "learned":
             looked_up += self.wpe.weight.numel()
-        return 6 * (self.num_parameters() - looked_up) + 12 * self.cfg.n_layer * T * C
+        return 6 * (self.num_parameters() - looked_up) + 12 * cfg.n_layer * T * C

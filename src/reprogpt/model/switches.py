@@ -1,4 +1,4 @@
-"""Switches of the model that GPT-2 does not have: rotary positions, window, value embeddings."""
+"""Switches of the model that GPT-2 does not have: positions, window, value embeddings."""
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,13 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     a, b = x.float().chunk(2, -1)
     cos, sin = angles[0], angles[1]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """Position encodings of Vaswani et al. (2017), section 3.5: positions (..., T) -> (..., T,
+    width) float32, sines in the even channels, cosines in the odd ones."""
+    cos, sin = rotary_angles(positions, width, 10000.0).squeeze(-3)
+    return torch.stack([sin, cos], -1).flatten(-2)[..., :width]
 
 
 def sliding_window(window: int, T: int, past: int, mask: Tensor | None, positions: Tensor | None,
@@ -50,13 +57,13 @@ def has_value_embed(cfg: ModelConfig, layer: int) -> bool:
 
 
 class ValueEmbeds(nn.ModuleList):
-    """Tables (rows, C) of learned vectors, one per token id, as in modded-nanogpt."""
+    """Tables (rows, kv_width) of learned vectors, one per token id, as in modded-nanogpt."""
 
     def __init__(self, cfg: ModelConfig, rows: int) -> None:
-        super().__init__(nn.Embedding(rows, cfg.n_embd) for _ in range(value_tables(cfg)))
+        super().__init__(nn.Embedding(rows, cfg.kv_width) for _ in range(value_tables(cfg)))
         self.n_layer = cfg.n_layer
 
     def forward(self, idx: Tensor) -> list[Tensor | None]:
-        """idx (B, T) int64 -> for each layer its value embeddings (B, T, C), or None."""
+        """idx (B, T) int64 -> for each layer its value embeddings (B, T, kv_width), or None."""
         ends: list[Tensor | None] = [table(idx) for table in self]
         return ends + [None] * (self.n_layer - 2 * len(ends)) + ends
