@@ -29,6 +29,12 @@ def test_every_architecture_can_be_built() -> None:
     assert list(ARCHITECTURES) == ["gpt", *RUNGS]
 
 
+def test_n_kv_head_must_divide_n_head() -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.parse(edited("model.n_kv_head", 3), source="params.yaml")
+    assert str(error.value) == "params.yaml: model.n_kv_head=3 must divide n_head = 4; try 2"
+
+
 def test_n_embd_must_be_a_multiple_of_n_head() -> None:
     values = edited("model.n_head", 3)
     values["model"]["n_embd"] = 128

@@ -76,8 +76,8 @@ def test_positions_are_averaged_over_ranges():
     assert points[-1][0] > 55
 
 
-@pytest.mark.parametrize("switches", [{}, {"position": "rope", "qk_norm": True}, {"window": 3}],
-                         ids=str)
+@pytest.mark.parametrize("switches", [{}, {"position": "rope", "qk_norm": True}, {"window": 3},
+                                      {"n_kv_head": 1}], ids=str)
 def test_weights_times_values_are_what_the_attention_layer_returns(switches):
     model = random_model(29, block_size=T, scale=0.5, **switches)
     seen = {}
@@ -94,7 +94,7 @@ def test_weights_times_values_are_what_the_attention_layer_returns(switches):
         assert not weights.triu(1).any()
         for layer, (x, y) in plain.items():
             attn = model.h[layer].attn
-            v = attn.c_attn(x).view(9, 3, 2, 8)[:, 2].transpose(0, 1)
+            v = attn.c_attn(x)[0].split(attn.widths, -1)[2].view(9, -1, 8).transpose(0, 1)
             mixed = attn.c_proj((weights[layer] @ v).transpose(0, 1).reshape(9, 16))
             torch.testing.assert_close(mixed, y[0], atol=1e-5, rtol=1e-4)
 

@@ -32,8 +32,11 @@ def test_a_bias_in_a_model_without_biases_is_refused() -> None:
 
 
 def test_a_config_comes_back_as_it_was() -> None:
-    cfg = model_config(dropout=0.25, bias=False)
-    assert from_config(to_config(cfg, 65), HERE) == cfg
+    for at in ("all", "embedding", "attention", "residual"):
+        cfg = model_config(dropout=0.25, bias=False, dropout_at=at)
+        assert from_config(to_config(cfg, 65), HERE) == cfg
+        assert is_gpt2(cfg) and to_config(cfg, 65)["attn_pdrop"] == (
+            0.25 if at in ("all", "attention") else 0.0)
     assert to_config(cfg, 65)["eos_token_id"] is None
     assert to_config(cfg, 50257)["eos_token_id"] == 50256
 
@@ -50,7 +53,7 @@ def test_an_absurd_config_is_one_line_that_names_the_file(changes: dict) -> None
 
 @pytest.mark.parametrize(("changes", "is_one"), [
     ({}, True), ({"dropout": 0.1}, True), ({"norm": "rmsnorm"}, False),
-    ({"position": "rope"}, False),
+    ({"position": "rope"}, False), ({"n_kv_head": 1}, False), ({"norm_position": "post"}, False),
 ])
 def test_a_switch_makes_it_another_model(changes: dict, is_one: bool) -> None:
     cfg = ModelConfig(**{**model_config().model_dump(), **changes})

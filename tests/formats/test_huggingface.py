@@ -186,7 +186,7 @@ def test_loading_into_another_shape_names_the_param(tmp_path):
     cfg = config()
     hf.save_model(tmp_path / "m", model_of(cfg), cfg, None)
     for changes, message in [({"n_layer": 3}, "model.n_layer=3 must be 2"),
-                             ({"bias": False}, "model.bias=False must be True"),
+                             ({"bias": False}, "model.bias=false must be true"),
                              ({"n_embd": 32}, "model.n_embd=32 must be 16")]:
         with pytest.raises(ValueError, match=message) as caught:
             hf.load_weights(build_model(config(**changes), 70), tmp_path / "m")

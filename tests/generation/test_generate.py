@@ -67,7 +67,8 @@ def test_sampled_text_is_the_same_with_and_without_cache(model):
 
 
 SWITCHES = [{}, {"position": "rope", "qk_norm": True, "value_embeds": True, "x0_skip": True,
-                 "norm": "rmsnorm", "activation": "swiglu", "tied_head": False}]
+                 "norm": "rmsnorm", "activation": "swiglu", "tied_head": False},
+            {"n_kv_head": 1, "position": "sinusoidal", "norm_position": "post"}]
 
 
 @pytest.mark.parametrize("switches", SWITCHES)
@@ -185,6 +186,8 @@ SWITCHES = [
     {"bias": False}, {"position": "rope"}, {"tied_head": False, "logit_softcap": 5.0},
     {"qk_norm": True, "norm": "rmsnorm", "activation": "swiglu"}, {"window": 5},
     {"x0_skip": True, "value_embeds": True, "embed_norm": True, "activation": "relu2"},
+    {"n_kv_head": 1, "position": "sinusoidal", "activation": "silu"},
+    {"norm_position": "none", "position": "none"}, {"norm_position": "post"},
 ]
 
 

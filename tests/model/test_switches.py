@@ -14,6 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaMLP
 from reprogpt.evaluation.scoring import Head
 from reprogpt.formats import huggingface as hf
 from reprogpt.generation.generate import generate
+from reprogpt.model import gpt
 from reprogpt.model.dropout import row_keys
 from reprogpt.model.gpt import ACTIVATIONS, GPT, MLP
 from reprogpt.model.loss import nll
@@ -24,6 +25,9 @@ from tests.training.test_optimizer import recipe
 MODERN = {"position": "rope", "qk_norm": True, "activation": "relu2", "norm": "rmsnorm",
           "embed_norm": True, "tied_head": False, "zero_init": True, "init": "fan_in",
           "logit_softcap": 15.0, "x0_skip": True, "value_embeds": True, "window": 5}
+ABLATIONS = [{"norm_position": "post"}, {"norm_position": "none"}, {"position": "none"},
+             {"position": "sinusoidal"}, {"activation": "silu"}, {"n_kv_head": 2},
+             MODERN | {"n_kv_head": 1}]
 
 
 def stirred(**changes: object) -> GPT:
@@ -40,19 +44,21 @@ def ids(rows: int = 2, columns: int = 16) -> torch.Tensor:
     return torch.randint(VOCAB, (rows, columns), generator=torch.Generator().manual_seed(2))
 
 
-def test_rope_rmsnorm_swiglu_and_an_untied_head_are_transformers_llama() -> None:
+@pytest.mark.parametrize("n_kv_head", [None, 2])
+def test_rope_rmsnorm_swiglu_and_an_untied_head_are_transformers_llama(n_kv_head: int | None
+                                                                       ) -> None:
     model = stirred(position="rope", norm="rmsnorm", activation="swiglu", tied_head=False,
-                    bias=False)
+                    bias=False, n_kv_head=n_kv_head)
     width = model.h[0].mlp.c_fc.weight.size(0)
     llama = LlamaForCausalLM(LlamaConfig(
         vocab_size=128, hidden_size=32, intermediate_size=width, num_hidden_layers=3,
-        num_attention_heads=4, max_position_embeddings=16, rms_norm_eps=1e-5,
-        tie_word_embeddings=False, attn_implementation="eager"))
+        num_attention_heads=4, num_key_value_heads=n_kv_head or 4, max_position_embeddings=16,
+        rms_norm_eps=1e-5, tie_word_embeddings=False, attn_implementation="eager"))
     ours = model.state_dict()
     theirs = {"model.embed_tokens.weight": ours["wte.weight"],
               "model.norm.weight": ours["ln_f.weight"], "lm_head.weight": ours["lm_head.weight"]}
     for i in range(3):
-        q, k, v = ours[f"h.{i}.attn.c_attn.weight"].chunk(3)
+        q, k, v = ours[f"h.{i}.attn.c_attn.weight"].split(model.h[i].attn.widths)
         names = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v,
                  "self_attn.o_proj": ours[f"h.{i}.attn.c_proj.weight"],
                  "mlp.gate_proj": ours[f"h.{i}.mlp.c_gate.weight"],
@@ -86,7 +92,7 @@ def test_qk_norm_makes_scores_blind_to_the_scale_of_q_and_k() -> None:
 
 @pytest.mark.parametrize(("name", "activation"), [
     ("gelu_tanh", lambda h: F.gelu(h, approximate="tanh")), ("gelu", F.gelu),
-    ("relu2", lambda h: h.clamp(min=0) ** 2)])
+    ("relu2", lambda h: h.clamp(min=0) ** 2), ("silu", lambda h: h / (1 + (-h).exp()))])
 def test_an_activation_is_that_of_the_layer(name: str, activation: Callable[[Tensor], Tensor]
                                             ) -> None:
     x, mlp = torch.randn(2, 3, 32), MLP(model_config(activation=name))
@@ -137,8 +143,8 @@ def test_initial_weights_with_and_without_switches() -> None:
     assert len(list(tiny().parameters())) == len(list(tiny(position="learned").parameters()))
 
 
-@pytest.mark.parametrize("switch", [{k: v} for k, v in MODERN.items()] + [MODERN],
-                         ids=[*MODERN, "all"])
+@pytest.mark.parametrize("switch", [{k: v} for k, v in MODERN.items()] + [MODERN] + ABLATIONS,
+                         ids=str)
 def test_cached_decoding_is_uncached_decoding(switch: dict[str, object]) -> None:
     model = stirred(**switch).eval()
     prompts = [[1, 2, 3], [4, 5, 6, 7, 8], [9]]
@@ -170,8 +176,8 @@ def test_all_switches_at_once_learn_and_come_back_from_a_file(tmp_path: Path) ->
     assert model.num_parameters() == held
 
 
-@pytest.mark.parametrize("switch", [{k: v} for k, v in MODERN.items()] + [MODERN, {"dropout": 0.2}],
-                         ids=[*MODERN, "all", "dropout"])
+@pytest.mark.parametrize("switch", [{k: v} for k, v in MODERN.items()]
+                         + [MODERN, {"dropout": 0.2}] + ABLATIONS, ids=str)
 @pytest.mark.parametrize("chunk_rows", [None, 8])
 def test_every_switch_learns_in_bfloat16_what_it_learns_in_float32(
     switch: dict[str, object], chunk_rows: int | None
@@ -187,3 +193,17 @@ def test_every_switch_learns_in_bfloat16_what_it_learns_in_float32(
     rough, exact = gradient(True), gradient(False)
     assert F.cosine_similarity(rough, exact, 0) > 0.995
     assert rough.norm().item() == pytest.approx(exact.norm().item(), rel=0.03)
+
+
+@pytest.mark.parametrize(("at", "sites"), [("embedding", {0}), ("attention", {1, 4, 7}),
+                                           ("residual", {2, 3, 5, 6, 8, 9})])
+def test_dropout_at_one_site_is_dropout_with_no_keys_for_the_others(
+    at: str, sites: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropout_keys = row_keys(1, 2, torch.arange(2))
+    alone = stirred(dropout=0.5, dropout_at=at)(ids(), dropout_keys)
+    site_keys = gpt.site_keys
+    monkeypatch.setattr(gpt, "site_keys", lambda keys, site: site_keys(keys, site)
+                        if site in sites else None)
+    torch.testing.assert_close(alone, stirred(dropout=0.5)(ids(), dropout_keys))
+    assert not torch.equal(alone, stirred()(ids()))

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reprogpt.config import ModelConfig
-from reprogpt.config.messages import explain
+from reprogpt.config.messages import explain, show
 from reprogpt.formats.gpt2_names import (
     OWN_TYPE,
     from_config,
@@ -163,8 +163,8 @@ def check_shape(cfg: ModelConfig, theirs: ModelConfig, source: str | Path) -> No
     free = {"block_size", "dropout", "dropout_at", "init_from"}
     for key in (name for name in ModelConfig.model_fields if name not in free):
         if getattr(cfg, key) != getattr(theirs, key):
-            raise ValueError(f"params.yaml: model.{key}={getattr(cfg, key)} must be "
-                             f"{getattr(theirs, key)}, that of {source}; correct it")
+            raise ValueError(f"params.yaml: model.{key}={show(getattr(cfg, key))} must be "
+                             f"{show(getattr(theirs, key))}, that of {source}; correct it")
     if cfg.block_size > theirs.block_size:
         raise ValueError(f"params.yaml: model.block_size={cfg.block_size} must be at most "
                          f"{theirs.block_size}, the positions of {source}; lower it")

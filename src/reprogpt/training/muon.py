@@ -160,7 +160,8 @@ def muon_groups(model: nn.Module, cfg: TrainConfig) -> list[Group]:
     rates = {"qkv": cfg.muon_lr, "matrix": cfg.muon_lr, "embed": cfg.embed_lr,
              "head": cfg.head_lr, "scalar": cfg.scalar_lr}
     return [{"params": params, "lr_scale": (rates[kind] or cfg.lr) / cfg.lr,
-             "muon": kind in ("qkv", "matrix"), "pieces": _pieces(params[0]) if kind == "qkv" else 1,
+             "muon": kind in ("qkv", "matrix"),
+             "pieces": _pieces(params[0]) if kind == "qkv" else 1,
              "weight_decay": cfg.weight_decay if kind in ("qkv", "matrix") else 0.0}
             for kind, params in kinds.items()]
 
