@@ -20,13 +20,19 @@ from reprogpt.config import ModelConfig
 from reprogpt.model import switches
 from reprogpt.model.dropout import keyed_dropout, site_keys
 from reprogpt.model.kernels.attention import causal_attention
-from reprogpt.model.kernels.choose import attention_in_blocks, gelu, scaled_dot_product_attention
+from reprogpt.model.kernels.choose import (
+    attention_in_blocks,
+    gelu,
+    rms_norm,
+    scaled_dot_product_attention,
+    squared_relu,
+)
 from reprogpt.model.loss import softcap
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu,
     "gelu": F.gelu,
-    "relu2": lambda x: F.relu(x).square(),  # So et al., 2021 (Primer)
+    "relu2": squared_relu,
     "silu": F.silu,
     "swiglu": F.silu,  # of the gate: see MLP (Shazeer, 2020)
 }
@@ -63,12 +69,19 @@ class Context(NamedTuple):
     """Use kernels.attention.causal_attention, which applies window and dropout itself."""
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's module: x (..., C) -> (..., C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, 1e-5)
+
+
 def norm(cfg: ModelConfig, present: bool = True) -> nn.Module:
     """The norm that ``cfg.norm`` names: (..., C) -> (..., C). Identity if it is not ``present``."""
     if not present:
         return nn.Identity()
     if cfg.norm == "rmsnorm":
-        return nn.RMSNorm(cfg.n_embd, eps=1e-5)
+        return RMSNorm(cfg.n_embd)
     return nn.LayerNorm(cfg.n_embd, bias=cfg.bias)
 
 
@@ -95,7 +108,7 @@ class CausalSelfAttention(nn.Module):
             v = (mix[0] * v + mix[1] * value_embed.view_as(v)).to(v.dtype)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
         if self.qk_norm:
-            q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
+            q, k = rms_norm(q), rms_norm(k)
         if context.angles is not None:
             q, k = switches.rotate(q, context.angles), switches.rotate(k, context.angles)
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast's rms_norm returns float32

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reprogpt.model.kernels.attention import masked_attention
+from reprogpt.model.kernels.fused_backward import RMSNorm, SquaredReLU
 from reprogpt.model.kernels.gelu import GeluBfloat16, gelu_by_sigmoid
 from reprogpt.runtime.device import computes_bfloat16
 
@@ -28,6 +29,28 @@ def gelu(x: Tensor) -> Tensor:
         y: Tensor = GeluBfloat16.apply(x)
         return y
     return F.gelu(x, approximate="tanh")
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """relu(x)^2 (So et al., 2021: Primer): x (...) -> (...)."""
+    if _trains_eagerly_on_cpu(x):
+        y: Tensor = SquaredReLU.apply(x)
+        return y
+    return F.relu(x).square()
+
+
+def rms_norm(x: Tensor, gain: Tensor | None = None,
+             eps: float = torch.finfo(torch.float32).eps) -> Tensor:
+    """F.rms_norm over the channels: x (..., C), gain (C,) -> (..., C)."""
+    if _trains_eagerly_on_cpu(x):
+        y: Tensor = RMSNorm.apply(x, gain, eps)
+        return y
+    return F.rms_norm(x, x.shape[-1:], gain, eps)
+
+
+def _trains_eagerly_on_cpu(x: Tensor) -> bool:
+    return (x.device.type == "cpu" and x.requires_grad and not torch.compiler.is_compiling()
+            and x.dtype in (torch.float32, torch.bfloat16))
 
 
 def attention_in_blocks(device: torch.device, keys: int, dropout: bool) -> bool:
