@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from reprogpt.config import TrainConfig
+from reprogpt.runtime.device import computes_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the iteration's quintic; chosen by its author for the steepest slope at zero."""
@@ -107,8 +108,8 @@ class Muon(torch.optim.Optimizer):
         world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         owners = self._owners(directions, world)
         # bfloat16 is enough, and slow on CPUs that only emulate it
-        on_gpu = any(x.is_cuda for x in directions)
-        dtype = self._dtype or (torch.bfloat16 if on_gpu else torch.float32)
+        native = all(computes_bfloat16(x.device) for x in directions)
+        dtype = self._dtype or (torch.bfloat16 if native else torch.float32)
         updates = [x if owner == rank else torch.empty_like(x, dtype=dtype)
                    for x, owner in zip(directions, owners, strict=True)]
         by_shape: dict[torch.Size, list[int]] = {}
