@@ -9,10 +9,13 @@ def main() -> None:
         from reprogpt.data.corpora import download
         from reprogpt.data.hellaswag_file import fetch_hellaswag
         from reprogpt.formats.hub_model import fetch_model
+        from reprogpt.storage.files import write_json
 
         check_links()
         # First what is small, and most often misspelt.
         fetch_model(cfg.model.init_from, ROOT / "data/init")
+        if (weights := cfg.download.weights()) is not None:
+            write_json(ROOT / "data/init/mix.json", weights)
         meta = download(cfg.download, ROOT / "data/raw")
         fetch_hellaswag(ROOT / "data/hellaswag")
         print(f"{meta.corpus}: {meta.documents:,} documents, {meta.bytes:,} bytes of text")

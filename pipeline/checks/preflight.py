@@ -65,8 +65,9 @@ def check_inputs(cfg: Config) -> None:
     from reprogpt.data.readers import find
     from reprogpt.formats.hub_model import local_model
 
-    if cfg.download.files:
-        find(cfg.download.files, cfg.download.corpus)
+    for corpus in cfg.download.corpora().values():
+        if corpus.files:
+            find(corpus.files, corpus.corpus)
     if cfg.model.init_from is not None:
         local_model(cfg.model.init_from)
 

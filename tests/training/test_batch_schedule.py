@@ -12,6 +12,7 @@ from reprogpt.tokens.shards import TokenStream
 from reprogpt.training.batch_schedule import BatchSizes, batch_sizes
 from reprogpt.training.loader import Loader
 from tests.tiny_runs import config, make_run, read_csv, train, weights, without_times, write_tokens
+from tests.training.test_loader import starts_of
 
 RAMP = {"start_tokens": 3 * 16, "tokens": 60 * 16}
 BY_HAND = [3, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 12, 12]
@@ -55,10 +56,10 @@ def test_every_window_exactly_once_in_the_same_order(tokens: Path, world: int) -
     stream = TokenStream(tokens, "train")
     plain, growing = Loader(stream, 12 * 16, 16, seed=7), Loader(
         stream, BatchSizes(12, 3, 60, steps=100), 16, seed=7)
-    epochs = np.concatenate([plain.starts(step) for step in range(80)])
-    starts = np.concatenate([growing.starts(step) for step in range(80)])
+    epochs = np.concatenate([starts_of(plain, step) for step in range(80)])
+    starts = np.concatenate([starts_of(growing, step) for step in range(80)])
     assert starts.tolist() == epochs[:len(starts)].tolist()
-    assert len(starts) > 2 * growing.windows
+    assert len(starts) > 2 * growing.corpora[""].per_epoch
     assert growing.epochs(80) == pytest.approx(len(starts) / growing.windows)
     assert growing.tokens(80) == 16 * len(starts)
     for step in (0, 5, 11, 40):

@@ -21,30 +21,39 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
+def starts_of(loader: Loader, step: int, rows: range | None = None) -> np.ndarray:
+    """Where in the stream each of the step's rows starts."""
+    (_, at, starts), = loader.places(step, rows)
+    assert at.tolist() == list(range(len(starts)))
+    return starts
+
+
 @pytest.mark.parametrize("order", ["shuffled", "sequential"])
 def test_every_window_of_an_epoch_exactly_once(tokens: Path, order: str) -> None:
     loader = Loader(TokenStream(tokens, "train"), 3 * 16, 16, seed=7, order=order)
-    steps = -(-2 * loader.windows // 3)
-    starts = np.concatenate([loader.starts(s) for s in range(steps)])
+    windows = loader.corpora[""].per_epoch
+    steps = -(-2 * windows // 3)
+    starts = np.concatenate([starts_of(loader, s) for s in range(steps)])
     for epoch in range(2):
-        mine = np.sort(starts[epoch * loader.windows:(epoch + 1) * loader.windows])
+        mine = np.sort(starts[epoch * windows:(epoch + 1) * windows])
         assert (np.diff(mine) == 16).all(), "windows overlap or leave gaps"
         assert 0 <= mine[0] < 32
         assert mine[-1] + 16 < 6000
-    assert loader.unused_tokens == 6000 - 16 * loader.windows
+    assert loader.unused_tokens == 6000 - 16 * windows
 
 
 def test_offsets_are_drawn_anew_each_epoch(tokens: Path) -> None:
     loader = Loader(TokenStream(tokens, "train"), 16, 16, seed=7)
-    offsets = {int(loader.starts(e * loader.windows)[0]) % 16 for e in range(8)}
+    windows = loader.corpora[""].per_epoch
+    offsets = {int(starts_of(loader, e * windows)[0]) % 16 for e in range(8)}
     assert len(offsets) > 2
 
 
 def test_sequential_is_build_nanogpts_order(tokens: Path) -> None:
     """Consecutive windows, dealt to ranks in turn, from the first token on."""
     loader = Loader(TokenStream(tokens, "train"), 4 * 16, 16, seed=7, order="sequential")
-    assert loader.starts(0).tolist() == [0, 16, 32, 48]
-    assert loader.starts(1).tolist() == [64, 80, 96, 112]
+    assert starts_of(loader, 0).tolist() == [0, 16, 32, 48]
+    assert starts_of(loader, 1).tolist() == [64, 80, 96, 112]
 
 
 def test_targets_follow_their_inputs_across_shards(tokens: Path) -> None:
@@ -53,7 +62,7 @@ def test_targets_follow_their_inputs_across_shards(tokens: Path) -> None:
     whole = stream.read(0, stream.n_tokens)
     loader = Loader(stream, 32 * 16, 16, seed=7)
     batch = loader.batch(0)
-    for row, start in enumerate(loader.starts(0).tolist()):
+    for row, start in enumerate(starts_of(loader, 0).tolist()):
         assert batch.idx[row].tolist() == whole[start:start + 16].tolist()
         assert batch.targets[row].tolist() == whole[start + 1:start + 17].tolist()
 
@@ -82,7 +91,7 @@ def test_masked_targets_are_counted_globally(tmp_path: Path) -> None:
     assert all(p.valid == sum(mine) for p in parts)
     mask = stream.read_mask(0, stream.n_tokens)
     assert mask is not None
-    for row, start in enumerate(loader.starts(2, range(4)).tolist()):
+    for row, start in enumerate(starts_of(loader, 2, range(4)).tolist()):
         assert ((parts[0].targets[row] != MASKED).numpy() == mask[start + 1:start + 17]).all()
 
 
@@ -119,7 +128,7 @@ def test_memory_stays_flat_over_20_gigabytes(tmp_path: Path) -> None:
     starts = set()
     for step in range(1, 101):
         assert loader.batch(step * 997).idx.shape == (64, 1024)
-        starts |= set(loader.starts(step * 997).tolist())
+        starts |= set(starts_of(loader, step * 997).tolist())
     assert max(starts) - min(starts) > 9 * 10**9, "the reads should be all over the stream"
     assert _resident() - before < 50e6
 

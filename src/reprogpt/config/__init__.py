@@ -5,6 +5,7 @@ from reprogpt.config.params import Config
 from reprogpt.config.recipe import ARCHITECTURES, BatchRampConfig, ModelConfig, TrainConfig
 from reprogpt.config.sections import (
     CORPORA,
+    CorpusConfig,
     DownloadConfig,
     EvaluateConfig,
     HubConfig,
@@ -16,7 +17,7 @@ from reprogpt.config.sections import (
 )
 from reprogpt.config.yaml_file import flatten, merge, read_yaml
 
-__all__ = ["ARCHITECTURES", "CORPORA", "BatchRampConfig", "Config", "DownloadConfig",
-           "EvaluateConfig", "HubConfig", "ModelConfig", "RuntimeConfig", "SampleConfig",
-           "SuitesConfig", "TaskConfig", "TokenizeConfig", "TrainConfig", "flatten", "merge",
-           "read_yaml"]
+__all__ = ["ARCHITECTURES", "CORPORA", "BatchRampConfig", "Config", "CorpusConfig",
+           "DownloadConfig", "EvaluateConfig", "HubConfig", "ModelConfig", "RuntimeConfig",
+           "SampleConfig", "SuitesConfig", "TaskConfig", "TokenizeConfig", "TrainConfig", "flatten",
+           "merge", "read_yaml"]

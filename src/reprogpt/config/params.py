@@ -65,6 +65,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _combinations(self) -> Self:
         train, runtime = self.train, self.runtime
+        if self.download.mix is not None and self.tokenize.split == "tail":
+            raise ParamError("tokenize.split", "must be hash or first with download.mix, each "
+                             "corpus of which holds out documents of its own", "set it to hash")
         if self.model.architecture == "bigram" and self.tokenize.encoding == "gpt2":
             raise ParamError("tokenize.encoding", "must be char for model.architecture bigram, "
                              "whose table would have 50,257^2 = 2.5 billion entries",

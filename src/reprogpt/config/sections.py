@@ -4,7 +4,9 @@ Sections are frozen and strict. A field without a default must stand in params.y
 default is a switch: absent means the default, and a default is left out of the fingerprint.
 """
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,6 +24,8 @@ Examples = Annotated[int, Field(ge=0, le=10042)]
 Corpus = Literal["shakespeare", "tinyshakespeare", "fineweb-edu", "hub", "files", "shards",
                  "addition", "calculator"]
 CORPORA = get_args(Corpus)
+MIN_SHARE = 0.002
+"""Smallest share of a corpus in a mixture: two rows of mixture.PERIOD."""
 
 
 class Section(BaseModel):
@@ -77,8 +81,8 @@ class TaskConfig(Section):
     seed: CountOrZero = 0
 
 
-class DownloadConfig(Section):
-    """The text to train on. See data/corpora.py."""
+class CorpusConfig(Section):
+    """One corpus. See data/corpora.py."""
 
     corpus: Corpus
     files: list[str] | None
@@ -102,6 +106,61 @@ class DownloadConfig(Section):
         if self.corpus == "hub" and self.hub is None:
             raise ParamError("hub", "must be set when corpus is 'hub'",
                              "give id, config, split, text_field and revision")
+        return self
+
+
+class MixConfig(CorpusConfig):
+    """One corpus of a mixture, and how often training draws from it."""
+
+    weight: Positive
+    """Its share of the training rows is this, divided by the sum of all weights."""
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    """What metrics call it; null: its corpus."""
+    files: list[str] | None = None
+    hub: HubConfig | None = None
+    max_bytes: Count | None = None
+    max_documents: Count | None = None
+
+
+class DownloadConfig(CorpusConfig):
+    """The text to train on."""
+
+    mix: Annotated[list[MixConfig], Field(min_length=1)] | None = None
+    """Several corpora instead of `corpus`, which is then not read."""
+
+    def corpora(self) -> Mapping[str, CorpusConfig]:
+        """The corpora to download by name, in order."""
+        if self.mix is None:
+            return {self.corpus: self}
+        return {entry.name or entry.corpus: entry for entry in self.mix}
+
+    def weights(self) -> dict[str, float] | None:
+        """The weights of ``mix`` by name; None without it."""
+        if self.mix is None:
+            return None
+        return {entry.name or entry.corpus: entry.weight for entry in self.mix}
+
+    @model_validator(mode="after")
+    def _mixture(self) -> Self:
+        if self.mix is None:
+            return self
+        for key in ("files", "hub", "max_bytes", "max_documents", "task"):
+            if getattr(self, key) is not None:
+                raise ParamError(key, "must be null beside mix, each corpus of which has its own",
+                                 "move it into an entry of download.mix")
+        total, names = sum(entry.weight for entry in self.mix), list(self.corpora())
+        for number, entry in enumerate(self.mix):
+            if entry.corpus == "shards":
+                raise ParamError(f"mix.{number}.corpus", "must be a corpus of text: shards that "
+                                 "others made are not mixed", "name another corpus")
+            if entry.weight < MIN_SHARE * total:
+                raise ParamError(f"mix.{number}.weight", f"must be at least {MIN_SHARE:g} of the "
+                                 f"sum of all weights = {total:g}",
+                                 f"try {math.ceil(MIN_SHARE * total * 1e6) / 1e6:g}, or leave the "
+                                 "corpus out")
+        if len(names) < len(self.mix):
+            raise ParamError("mix", "must give each corpus a name of its own",
+                             "set `name` in the entries with an equal corpus")
         return self
 
 

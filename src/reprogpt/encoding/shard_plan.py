@@ -6,10 +6,11 @@ A shard is cached under its plan, outside the outs, so a corpus that grew rewrit
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from tqdm import tqdm
@@ -48,9 +49,11 @@ class ShardPlan:
         return cached_shard_path(self.key)
 
 
-def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray],
-                shard_tokens: int) -> tuple[list[ShardPlan], dict[str, Totals]]:
-    """The shards of both splits and their totals; ``held`` says which documents are held out."""
+def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray], shard_tokens: int,
+                numbers: Mapping[str, int] = MappingProxyType({})
+                ) -> tuple[list[ShardPlan], dict[str, Totals]]:
+    """The shards of both splits and their totals; ``held`` says which documents are held out, and
+    ``numbers`` what a split's first shard is called."""
     runs: dict[str, list[Run]] = {"train": [], "val": []}
     sums = {split: np.zeros(3, np.int64) for split in runs}  # documents, bytes, empty documents
     previous = None
@@ -70,16 +73,18 @@ def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray],
             runs[split].append((encoded, int(starts[first]), int(documents[last - 1, 0]),
                                 starts[first:last][begun]))
         previous = out[-1]
-    plans = {split: list(_shards(split, runs[split], shard_tokens)) for split in runs}
+    plans = {split: list(_shards(split, runs[split], shard_tokens, numbers.get(split, 0)))
+             for split in runs}
     totals = {split: Totals(int(documents), sum(plan.tokens for plan in plans[split]), int(size),
                             {"empty": int(empty)})
               for split, (documents, size, empty) in sums.items()}
     return plans["train"] + plans["val"], totals
 
 
-def _shards(split: str, runs: Iterable[Run], shard_tokens: int) -> Iterator[ShardPlan]:
+def _shards(split: str, runs: Iterable[Run], shard_tokens: int, number: int
+            ) -> Iterator[ShardPlan]:
     """The runs of a split as shards of ``shard_tokens`` each, the last shorter."""
-    number = held = begun = 0
+    held = begun = 0
     segments: list[tuple[Encoded, int, int]] = []
     for encoded, start, end, begins in runs:
         while start < end:

@@ -1,8 +1,10 @@
 """Stage tokenize: chunk, encode, split train/val, write shards, then the manifest."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,12 @@ from reprogpt.encoding.chunks import (
 )
 from reprogpt.encoding.encoder import choose_encoder
 from reprogpt.encoding.import_shards import adopt
-from reprogpt.encoding.shard_plan import plan_shards, write_shards
+from reprogpt.encoding.shard_plan import ShardPlan, plan_shards, write_shards
 from reprogpt.encoding.slurm_executor import run_tasks
 from reprogpt.encoding.train_val_split import held_out, tail_boundary
 from reprogpt.errors import ConfigError
 from reprogpt.runtime.workers import Processes, worker_count
-from reprogpt.tokens.manifest import Manifest, Shard, Totals, write_manifest
+from reprogpt.tokens.manifest import Manifest, Shard, Totals, sum_totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
 
 SMALL = 128 << 20
@@ -61,7 +63,8 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         if runtime and runtime.tokenize_executor != "local":
             run_tasks(runtime, workers, encode, chunks)  # into the cache, where the next line looks
         results = list(tqdm(processes.map(encode, chunks), "tokenize", len(chunks), unit="chunk"))
-        held = held_out(cfg, raw_dir, meta, boundary, results)
+        held = [side for one in meta.corpora().values()
+                for side in held_out(cfg, raw_dir, one, boundary, _of(one, results))]
         points, dropped = results, 0
         if cfg.encoding == "gpt2":
             tokenizer: Tokenizer = gpt2_tokenizer()
@@ -70,12 +73,11 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
             settings = replace(settings, characters=characters, fingerprint=tokenizer.fingerprint)
             results = list(processes.map(partial(encode_chunk, settings), chunks))
             dropped = sum(e.tokens for e in points) - sum(e.tokens for e in results)
-        plans, totals = plan_shards(results, held, cfg.shard_tokens)
+        plans, totals, mix = _plan(cfg, meta, results, held)
         if dropped:
             totals["val"].dropped["unknown_characters"] = dropped
-        _check_sides(cfg, totals)
         shards = write_shards(settings, plans, processes, out_dir, cfg.track)
-    manifest = _finish(out_dir, shards, totals, tokenizer, meta)
+    manifest = _finish(out_dir, shards, totals, tokenizer, meta, mix)
     for encoded in {*points, *results}:  # the shards in the cache hold the tokens
         encoded.drop()
     return manifest
@@ -93,7 +95,32 @@ def _char_tokenizer(cfg: TokenizeConfig, settings: Settings, results: list[Encod
     return CharTokenizer("".join(map(chr, np.flatnonzero(seen))), cfg.unknown)
 
 
-def _check_sides(cfg: TokenizeConfig, totals: dict[str, Totals]) -> None:
+def _of(one: Meta, results: list[Encoded]) -> list[Encoded]:
+    """The chunks of one corpus of a mixture."""
+    names = {part.name for part in one.parts}
+    return [encoded for encoded in results if encoded.chunk.part.name in names]
+
+
+def _plan(cfg: TokenizeConfig, meta: Meta, results: list[Encoded], held: list[np.ndarray]
+          ) -> tuple[list[ShardPlan], dict[str, Totals], dict[str, list[str]]]:
+    """The shards, corpus by corpus; their totals; and of a mixture each corpus's shards by name."""
+    plans: list[ShardPlan] = []
+    totals: list[dict[str, Totals]] = []
+    mix: dict[str, list[str]] = {}
+    rest = iter(held)
+    for name, one in meta.corpora().items():
+        own = _of(one, results)
+        numbers = Counter(plan.split for plan in plans)
+        made, sums = plan_shards(own, list(islice(rest, len(own))), cfg.shard_tokens, numbers)
+        _check_sides(cfg, f" of {name}" if "mix" in meta.extra else "", sums)
+        plans += made
+        totals.append(sums)
+        mix[name] = [plan.name for plan in made]
+    whole = {split: sum_totals(sums[split] for sums in totals) for split in totals[0]}
+    return plans, whole, mix if "mix" in meta.extra else {}
+
+
+def _check_sides(cfg: TokenizeConfig, of: str, totals: dict[str, Totals]) -> None:
     for split, total in totals.items():
         if not total.tokens:
             size = (f"val_fraction={cfg.val_fraction}" if cfg.val_fraction
@@ -101,19 +128,19 @@ def _check_sides(cfg: TokenizeConfig, totals: dict[str, Totals]) -> None:
             fix = "raise" if split == "val" else "lower"
             other = "" if cfg.split == "tail" else ", or use split: tail"
             raise ConfigError(f"params.yaml: tokenize.{size} must leave text on both sides, and "
-                              f"with split '{cfg.split}' {split} has none; {fix} it, or take more "
-                              f"text{other}")
+                              f"with split '{cfg.split}' {split}{of} has none; {fix} it, "
+                              f"or take more text{other}")
 
 
 def _finish(out_dir: Path, shards: list[Shard], totals: dict[str, Totals], tokenizer: Tokenizer,
-            meta: Meta) -> Manifest:
+            meta: Meta, mix: dict[str, list[str]] | None = None) -> Manifest:
     """Writes the tokenizer, then the manifest, which vouches for all before it."""
     tokenizer.save(out_dir / "tokenizer")
     manifest = Manifest(
         tuple(shards), totals,
         {"name": tokenizer.name, "n_vocab": tokenizer.n_vocab,
          "fingerprint": tokenizer.fingerprint},
-        {"name": meta.corpus, "revision": meta.revision},
+        {"name": meta.corpus, "revision": meta.revision} | ({"mix": mix} if mix else {}),
     )
     write_manifest(out_dir, manifest)
     return manifest

@@ -12,11 +12,11 @@ from reprogpt.evaluation.hellaswag import Scores, read_questions, score_question
 from reprogpt.evaluation.published import CHANCE, nearest
 from reprogpt.evaluation.scoring import tokens_at_once
 from reprogpt.evaluation.text_files import score_files
-from reprogpt.evaluation.validation import validation_loss
+from reprogpt.evaluation.validation import Validation, mixture_loss
 from reprogpt.formats.huggingface import load_model
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import write_bytes, write_json
-from reprogpt.tokens.shards import TokenStream
+from reprogpt.tokens.shards import open_split
 from reprogpt.tokens.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -27,19 +27,20 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     """
     model, model_cfg = load_model(root / "models/gpt", process.device)
     tokenizer = load_tokenizer(root / "models/gpt")
-    stream = TokenStream(root / "data/tokens", "val")
+    streams = open_split(root / "data/tokens", "val")
+    stream = next(iter(streams.values()))
     _check_tokenizer(tokenizer, stream.manifest.tokenizer)
     at_once = tokens_at_once(process.device, eval_tokens)
     # Text files first: their names may be misspelt.
     held_out = score_files(model, cfg.suites.held_out, tokenizer, process, root, at_once)
-    validation = validation_loss(model, stream, tokenizer.token_bytes(), process, at_once=at_once,
-                                 val_tokens=cfg.val_tokens, block_size=model_cfg.block_size)
-    result: dict[str, Any] = {
-        "val_loss": round(validation.loss, 6),
-        "val_perplexity": round(validation.perplexity, 4),
-        "val_bits_per_byte": round(validation.bits_per_byte, 6),
-        "val_tokens": validation.tokens,
-    }
+    file = root / "metrics/train.json"
+    trained = json.loads(file.read_text()) if file.exists() else {}
+    whole, parts = mixture_loss(
+        model, streams, shares_of(trained, list(streams)), tokenizer.token_bytes(), process,
+        at_once=at_once, val_tokens=cfg.val_tokens, block_size=model_cfg.block_size)
+    result = _losses(whole)
+    if stream.manifest.mix:
+        result["mix"] = {name: _losses(part) for name, part in parts.items()}
     corpus = str(stream.manifest.corpus["name"])
     if corpus in GROUPS and process.is_first:
         result["task"] = accuracy(corpus, model, tokenizer, stream)
@@ -61,9 +62,7 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
         lines = "".join(json.dumps(record) + "\n" for record in records) or "\n"
         write_bytes(root / "metrics/hellaswag.jsonl", lines.encode())
         write_json(root / "metrics/eval.json", result)
-        trained = root / "metrics/train.json"
-        write_json(root / "metrics/summary.json",
-                   summary(result, json.loads(trained.read_text()) if trained.exists() else {}))
+        write_json(root / "metrics/summary.json", summary(result, trained))
     return result
 
 
@@ -79,6 +78,22 @@ def summary(result: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, 
         "tok_s": speed and round(speed),
     }
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def shares_of(trained: Mapping[str, Any], corpora: list[str]) -> dict[str, float]:
+    """The shares of a mixture as train.json records them; empty for one corpus. Raises ValueError
+    when the model was trained on other corpora."""
+    shares = {name: part["share"] for name, part in trained.get("mix", {}).items()}
+    if list(shares) != [name for name in corpora if name]:
+        raise ValueError(f"metrics/train.json: its model was trained on the mixture "
+                         f"{list(shares)}, and data/tokens has {corpora}; run `dvc repro`, which "
+                         "brings both up to date")
+    return shares
+
+
+def _losses(found: Validation) -> dict[str, Any]:
+    return {"val_loss": round(found.loss, 6), "val_perplexity": round(found.perplexity, 4),
+            "val_bits_per_byte": round(found.bits_per_byte, 6), "val_tokens": found.tokens}
 
 
 def _check_tokenizer(tokenizer: Tokenizer, other: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ same sum by the bytes of text of the targets, which makes runs with different to
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +45,23 @@ class Validation:
     def perplexity(self) -> float:
         """exp(loss): the number of equally likely tokens with the same loss."""
         return math.exp(min(self.loss, 700.0))  # larger values overflow a double
+
+
+def mixture_loss(model: GPT, streams: Mapping[str, Stream], shares: Mapping[str, float],
+                 token_bytes: np.ndarray, process: Process, **options: Any
+                 ) -> tuple[Validation, dict[str, Validation]]:
+    """:func:`validation_loss` of each corpus of a mixture, and of the whole."""
+    parts = {name: validation_loss(model, stream, token_bytes, process, **options)
+             for name, stream in streams.items()}
+    return (weighted(parts, shares) if shares else parts[""]), parts
+
+
+def weighted(parts: Mapping[str, Validation], shares: Mapping[str, float]) -> Validation:
+    """The loss on text that is drawn from each corpus of a mixture by its share of the tokens; bits
+    per byte likewise of its nats and bytes."""
+    loss = sum(shares[name] * part.loss for name, part in parts.items())
+    size = sum(shares[name] * part.loss / part.bits_per_byte for name, part in parts.items())
+    return Validation(loss, loss / size, sum(part.tokens for part in parts.values()))
 
 
 @torch.no_grad()

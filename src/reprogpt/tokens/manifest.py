@@ -1,7 +1,9 @@
 """`manifest.json`: the shards of a tokenized corpus, their checksums, and where they came from."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,14 @@ class Totals:
     dropped: dict[str, int] = field(default_factory=dict)
 
 
+def sum_totals(totals: Iterable[Totals]) -> Totals:
+    """The sums over several corpora."""
+    documents, tokens, size, dropped = zip(*map(astuple, totals), strict=True)
+    reasons = {reason: sum(one.get(reason, 0) for one in dropped)
+               for reason in dict.fromkeys(chain(*dropped))}
+    return Totals(sum(documents), sum(tokens), sum(size), reasons)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Contents of `manifest.json`."""
@@ -59,11 +69,17 @@ class Manifest:
     tokenizer: dict[str, Any]
     """name, n_vocab, fingerprint"""
     corpus: dict[str, Any]
-    """name, revision"""
+    """name, revision; of a mixture also mix: the names of each corpus's shards"""
 
-    def of(self, split: str) -> list[Shard]:
-        """The shards of a split, in order."""
-        return [shard for shard in self.shards if shard.split == split]
+    @property
+    def mix(self) -> list[str]:
+        """The names of the corpora of a mixture; empty for one corpus."""
+        return list(self.corpus.get("mix", {}))
+
+    def of(self, split: str, corpus: str | None = None) -> list[Shard]:
+        """The shards of a split, in order; with ``corpus`` those of one corpus of a mixture."""
+        return [shard for shard in self.shards if shard.split == split
+                and (corpus is None or shard.name in self.corpus["mix"][corpus])]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -77,10 +77,12 @@ class TokenStream:
     Raises ValueError naming a file that is missing or differs from the manifest.
     """
 
-    def __init__(self, folder: Path, split: str, verify: Verify = "sampled"):
+    def __init__(self, folder: Path, split: str, verify: Verify = "sampled",
+                 corpus: str | None = None):
+        """``corpus``: only that one of a mixture."""
         self.folder, self.split = Path(folder), split
         self.manifest = read_manifest(self.folder)
-        self.shards = self.manifest.of(split)
+        self.shards = self.manifest.of(split, corpus)
         self._files: list[FileIO] = []
         self._masks: list[FileIO] = []
         self._starts = [0]  # offset of each shard's first token, and the length of the stream
@@ -150,6 +152,13 @@ class TokenStream:
                 if got == inside:
                     at, offset = at + 1, 0
         return out.astype(dtype.newbyteorder("="), copy=False)
+
+
+def open_split(folder: Path, split: str, verify: Verify = "sampled") -> dict[str, TokenStream]:
+    """The streams of a split by corpus: those of a mixture, or one alone under the name ""."""
+    names = read_manifest(folder).mix
+    return ({name: TokenStream(folder, split, verify, name) for name in names}
+            or {"": TokenStream(folder, split, verify)})
 
 
 def verify_shard(path: Path, shard: Shard, verify: Verify) -> None:

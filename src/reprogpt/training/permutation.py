@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 ROUNDS = 6
 
 
-def draw(limit: int, *key: int) -> int:
+def draw(limit: int, *key: int | str) -> int:
     """A uniform integer in 0..limit-1, a function of ``key``. (Bias below limit / 2^128.)"""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
     return int.from_bytes(digest, "little") % limit
 
 
-def permute(i: NDArray[np.int64], n: int, *key: int) -> NDArray[np.int64]:
+def permute(i: NDArray[np.int64], n: int, *key: int | str) -> NDArray[np.int64]:
     """Indices (k,) -> their images (k,) by the permutation of 0..n-1 that ``key`` selects."""
     half_bits = max(1, -(-(n - 1).bit_length() // 2))
     round_keys = [np.uint64(draw(2**64, *key, r)) for r in range(ROUNDS)]

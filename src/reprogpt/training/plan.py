@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reprogpt.config import Config, TaskConfig
+from reprogpt.config import Config, CorpusConfig, TaskConfig
 from reprogpt.data.arithmetic import longest
 from reprogpt.model.registry import build_model
 from reprogpt.runtime.device import PEAK_FLOPS
@@ -110,7 +110,15 @@ def corpus_size(cfg: Config, manifest: Manifest | None) -> tuple[int, int | None
         splits = manifest.totals.values()
         return (sum(split.tokens for split in splits), manifest.totals["train"].tokens,
                 sum(split.bytes for split in splits))
-    source, task, char = cfg.download, cfg.download.task, cfg.tokenize.encoding == "char"
+    sizes = [_size_of(cfg, corpus) for corpus in cfg.download.corpora().values()]
+    if any(train is None for _, train, _ in sizes):
+        return 0, None, 0.0
+    tokens, train_tokens, text = zip(*sizes, strict=True)
+    return sum(tokens), sum(train_tokens), sum(text)
+
+
+def _size_of(cfg: Config, source: CorpusConfig) -> tuple[int, int | None, float]:
+    task, char = source.task, cfg.tokenize.encoding == "char"
     if source.corpus in ("addition", "calculator"):
         task = task or TaskConfig()
         size = task.examples * longest(source.corpus, task)

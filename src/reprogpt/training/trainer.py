@@ -16,7 +16,7 @@ from tqdm import tqdm
 from reprogpt.config import Config
 from reprogpt.errors import unwritable
 from reprogpt.evaluation.scoring import tokens_at_once
-from reprogpt.evaluation.validation import validation_loss
+from reprogpt.evaluation.validation import mixture_loss
 from reprogpt.formats import huggingface as hf
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.model.gpt import GPT
@@ -25,12 +25,11 @@ from reprogpt.runtime.device import autocast, numerics, peak_flops, set_determin
 from reprogpt.runtime.distributed import Process, leave, process_group
 from reprogpt.runtime.signals import StopSignals, die_with_parent
 from reprogpt.tokens.manifest import read_manifest
-from reprogpt.tokens.shards import TokenStream
+from reprogpt.tokens.shards import open_split
 from reprogpt.tokens.tokenizers import load_tokenizer
 from reprogpt.training import checkpoint, sharding
 from reprogpt.training.auto import resolve_auto
-from reprogpt.training.batch_schedule import batch_sizes
-from reprogpt.training.loader import Loader
+from reprogpt.training.loader import open_loader
 from reprogpt.training.loss_monitor import LossMonitor, NotFinite
 from reprogpt.training.metrics_log import Clock, MetricsLog, write_metrics
 from reprogpt.training.micro_batch import warm_up
@@ -50,10 +49,9 @@ class Trainer:
         """Builds everything, and restores the newest intact checkpoint if there is one."""
         self.run_dir, self.process, self.cfg = run, process, run.config
         cfg, train, runtime = self.cfg, self.cfg.train, self.cfg.runtime
-        tokens, block_size = Path(run.paths.tokens), self.cfg.model.block_size
-        self.loader = Loader(TokenStream(tokens, "train", runtime.verify),
-                             batch_sizes(train, block_size), block_size, cfg.seed, train.order)
-        self.val_stream = TokenStream(tokens, "val", runtime.verify)
+        tokens = Path(run.paths.tokens)
+        self.loader = open_loader(cfg, tokens, Path(run.paths.init))
+        self.val_streams = open_split(tokens, "val", runtime.verify)
         tokenizer = load_tokenizer(tokens / "tokenizer")
         self.token_bytes = tokenizer.token_bytes()
         if (rows := self.loader.sizes.rows(0)) < process.world_size:
@@ -152,10 +150,10 @@ class Trainer:
         """The validation loss; with train.keep=best the weights are saved if it is the lowest."""
         with self.clock.stopped():
             with autocast(self.process.device, self.wrapped.precision):
-                found = validation_loss(
-                    self.model, self.val_stream, self.token_bytes, self.wrapped.evaluators,
-                    val_tokens=self.cfg.train.val_tokens, block_size=self.cfg.model.block_size,
-                    at_once=self.at_once)
+                found, _ = mixture_loss(
+                    self.model, self.val_streams, self.loader.shares, self.token_bytes,
+                    self.wrapped.evaluators, val_tokens=self.cfg.train.val_tokens,
+                    block_size=self.cfg.model.block_size, at_once=self.at_once)
             loss = found.loss
             if found.tokens and not math.isfinite(loss):
                 self.monitor.flush(self.step)  # raises where a step before has the reason
@@ -239,7 +237,7 @@ class Trainer:
             "tokens_per_second": speed, "seconds": seconds,
             "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
             "parameters": self.model.num_parameters(), "fingerprint": run.path.name,
-        })
+        } | ({"mix": mix} if (mix := self.loader.by_corpus(self.step)) else {}))
 
 
 def initial_model(cfg: Config, paths: Paths) -> GPT:
