@@ -59,8 +59,9 @@ def test_every_window_exactly_once_in_the_same_order(tokens: Path, world: int) -
     epochs = np.concatenate([starts_of(plain, step) for step in range(80)])
     starts = np.concatenate([starts_of(growing, step) for step in range(80)])
     assert starts.tolist() == epochs[:len(starts)].tolist()
-    assert len(starts) > 2 * growing.corpora[""].per_epoch
-    assert growing.epochs(80) == pytest.approx(len(starts) / growing.windows)
+    windows = growing.corpora[""].per_epoch
+    assert len(starts) > 2 * windows
+    assert growing.epochs(80) == pytest.approx(len(starts) / windows)
     assert growing.tokens(80) == 16 * len(starts)
     for step in (0, 5, 11, 40):
         parts = [growing.batch(step, rank, world) for rank in range(world)]
