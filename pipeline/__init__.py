@@ -20,7 +20,7 @@ _inherited = os.environ.get("PYTHONPATH", "")
 if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
-from pipeline.cli import STOPPED, refuse_arguments, require, stop  # noqa: E402
+from pipeline.cli import FULL, STOPPED, first_line, refuse_arguments, require, stop  # noqa: E402
 from reprogpt.runtime.signals import die_with_parent  # noqa: E402
 
 if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is killed
@@ -31,14 +31,15 @@ if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is k
 require("pydantic", "ruamel", "torch")
 from pipeline.checks.seal import Seal  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
-from reprogpt.errors import ConfigError, unwritable  # noqa: E402
+from reprogpt.errors import ConfigError, out_of_memory, unwritable  # noqa: E402
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
-# DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that,
-# plain `dvc repro` does not.
-RESTORED = "; `dvc repro` then also restores the outs that DVC has just removed"
+# DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that;
+# under plain `dvc repro` a stage that refuses puts its outs back (checks/restore.py).
+RESTORED = "; the outs that DVC had removed are back"
+LOST = "; `dvc repro` then also restores the outs that DVC has just removed"
 
 
 def load_params(path: Path = PARAMS_FILE) -> Config:
@@ -55,21 +56,36 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
           ) -> Iterator[Config]:
     """The frame of stage ``name`` of ``dvc_file``: yields the params, ends errors in one line.
 
-    Exit code 2: a ConfigError. Exit code 1: a ValueError (a file with wrong content), a failed
-    download, a disk that is full or read-only, or an edit of the stage's params or code while it
-    ran (checks/seal.py). A stage takes no argument but its matrix value.
+    Exit code 2: a ConfigError, also for what this machine lacks (checks/preflight.py) for this
+    stage or a later one; the stage's outs are put back. Exit code 1: a ValueError (a file with
+    wrong content), a failed download, a full memory, a disk that is full or read-only, or an edit
+    of the stage's params or code while it ran (checks/seal.py). A stage takes no argument but its
+    matrix value.
 
     Import slow modules inside the body: the seal must be taken before the code is read.
     """
     refuse_arguments(but=name.partition("@")[2])
     try:
         seal = Seal.take(name, dvc_file)
-        yield params()
+        config = params()
+        if dvc_file == DVC_FILE:
+            from pipeline.checks.preflight import preflight  # it imports us
+
+            preflight(config, name)
+        yield config
     except ConfigError as error:
-        stop(f"{error}{RESTORED if 'DVC_STAGE' in os.environ else ''}", 2)
-    except ValueError as error:
-        stop(str(error), 1)
-    except OSError as error:
+        if "DVC_STAGE" not in os.environ:
+            stop(str(error), 2)
+        from pipeline.checks.restore import restore
+
+        stop(f"{error}{RESTORED if restore(name, dvc_file, ROOT) else LOST}", 2)
+    except (MemoryError, RuntimeError, OSError, ValueError) as error:
+        if out_of_memory(error):
+            stop(FULL.format(name, first_line(error)), 1)
+        if isinstance(error, ValueError):
+            stop(str(error), 1)
+        if not isinstance(error, OSError):
+            raise
         if error.errno is not None and error.errno not in DISK:
             raise
         stop(f"{name}: {unwritable(error) if error.errno else error}", 1)

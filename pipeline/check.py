@@ -4,19 +4,15 @@
 """
 
 from pipeline import load_params
-from pipeline.checks import preflight
+from pipeline.checks.preflight import check_git, preflight
 from pipeline.cli import one_line, refuse_arguments
 
 
 def main() -> None:
     with one_line():
         refuse_arguments()
-        cfg = load_params()
-        preflight.check_links()
-        preflight.check_machine(cfg)
-        preflight.check_inputs(cfg)
-        preflight.check_slurm(cfg, "tokenize_executor", "local")
-        preflight.check_git()
+        preflight(load_params())
+        check_git()
 
 
 if __name__ == "__main__":

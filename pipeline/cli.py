@@ -5,11 +5,14 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from reprogpt.errors import out_of_memory, printable
+
+FULL = "{}: memory is full; close other programs, or ask for less at a time ({})"
 STOPPED = 130  # 128 + SIGINT, the exit code of a shell for a program that Ctrl-C ended
 
 
@@ -26,8 +29,8 @@ class Parser(argparse.ArgumentParser):
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """The frame of a command: ends a ValueError (ConfigError included) or an OSError in one line
-    with exit code 2, and Ctrl-C in one line with exit code 130."""
+    """The frame of a command: ends a ValueError (ConfigError included), an OSError or a full memory
+    in one line with exit code 2, and Ctrl-C in one line with exit code 130."""
     try:
         yield
         sys.stdout.flush()
@@ -36,6 +39,10 @@ def one_line() -> Iterator[None]:
     except BrokenPipeError:  # the reader, such as `head`, has ended; Python would flush once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        stop(FULL.format(program(), first_line(error)), 2)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         stop(f"{place}{error.strerror or error}; name another file or folder", 2)
@@ -86,7 +93,14 @@ def program() -> str:
     return f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type, in at most 160 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
 def stop(message: str, code: int) -> NoReturn:
-    """Ends the process with one line on standard error."""
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    """Ends the process with one line on standard error, in which no character is a command to
+    the terminal."""
+    with suppress(OSError):  # a reader that has ended changes nothing
+        print(printable(" ".join(message.split())), file=sys.stderr, flush=True)
     sys.exit(code)

@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.cli import one_line, program
 from reprogpt.config import Config, flatten, merge, read_yaml
+from reprogpt.config.messages import show
 from reprogpt.errors import ConfigError
 from reprogpt.storage.files import write_bytes
 
@@ -41,9 +42,10 @@ def values_of(name: str, folder: Path = PRESETS, base: dict[str, Any] | None = N
     ConfigError, with the nearest name, for an unknown one."""
     known = names(folder)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
-        raise ConfigError(f"preset={name} names no file in {folder.name}/; {hint}")
+        close = [other for other in known if name and other.startswith(name)] or (
+            difflib.get_close_matches(name, known, n=1, cutoff=0.5))
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
+        raise ConfigError(f"preset={show(name)} names no file in {folder.name}/; {hint}")
     overlay = {} if name == BASE else read_yaml(folder / f"{name}.yaml")
     return merge(base or read_yaml(folder / f"{BASE}.yaml"), {**overlay, "preset": name})
 

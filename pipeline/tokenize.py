@@ -1,12 +1,10 @@
 """Stage tokenize: data/raw -> data/tokens (uint16 shards, manifest.json, the tokenizer)."""
 
 from pipeline import ROOT, stage
-from pipeline.checks.preflight import check_slurm
 
 
 def main() -> None:
     with stage("tokenize") as cfg:
-        check_slurm(cfg, "tokenize_executor", "local")
         from reprogpt.encoding.tokenize_corpus import tokenize
 
         manifest = tokenize(cfg.tokenize, ROOT / "data/raw", ROOT / "data/tokens",

@@ -5,13 +5,13 @@
 The run's checkpoints are kept in runs/<fingerprint>/: started again after a kill, it continues.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import DVC_FILE, ROOT, stage
-from pipeline.checks.preflight import check_init, check_links, check_machine
+from pipeline.checks.preflight import check_init
 from pipeline.checks.seal import Seal
+from pipeline.cli import stop
 from reprogpt.config import Config
 from reprogpt.launch.run_dir import Paths
 
@@ -21,12 +21,10 @@ LECTURE1 = ROOT / "src/reprogpt/model/lecture1"
 
 def main() -> None:
     with stage("train") as cfg:
-        check_links()
         paths = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
                       model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
                       json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
                       hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
-        check_machine(cfg)
         check_init(cfg.model.init_from, Path(paths.init))
         train(cfg, paths, Seal.take("train", DVC_FILE).sources)
 
@@ -50,8 +48,7 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     try:
         launch(run)
     except TrainingFailed as failed:
-        print(failed, file=sys.stderr)
-        sys.exit(1)
+        stop(str(failed), 1)
 
 
 if __name__ == "__main__":

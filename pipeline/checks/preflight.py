@@ -1,17 +1,46 @@
-"""Refuses, by ConfigError, params that this machine or checkout cannot satisfy, before DVC deletes
-outs."""
+"""Refuses, by ConfigError, params that this machine or checkout cannot satisfy.
+
+`python -m pipeline.check`, and so `make repro`, asks before DVC deletes outs; every stage asks again
+when it begins, for itself and the stages after it (pipeline/__init__.py).
+"""
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
 from pipeline import ROOT
 from reprogpt.config import Config
 from reprogpt.errors import ConfigError
-from reprogpt.storage.paths import local_path
+from reprogpt.launch.launcher import gpu_count
+from reprogpt.launch.run_dir import checkpoint_steps, runs_root
+from reprogpt.storage.paths import local_path, matching, text_file
 
 OUT_FOLDERS = ("data", "models", "metrics")
+STAGES = ("download", "tokenize", "train", "evaluate", "sample")
+GPT2_VOCAB = 50257
 
+
+def preflight(cfg: Config, stage: str = "download") -> None:
+    """Checks what ``stage`` and the stages after it need."""
+    left = STAGES[STAGES.index(stage):]
+    check_links()
+    if "download" in left:
+        check_inputs(cfg)
+    if "tokenize" in left:
+        check_slurm(cfg, "tokenize_executor", "local")
+    if "train" in left:
+        check_slurm(cfg, "launcher", "torchrun")
+        check_resume(cfg)
+        check_model(cfg)
+    if cfg.runtime.launcher != "slurm":  # its nodes may have what this machine lacks
+        check_machine(cfg)
+        if "train" in left:
+            check_memory(cfg)
+    if "evaluate" in left and cfg.evaluate.suites.held_out:
+        matching("evaluate.suites.held_out", cfg.evaluate.suites.held_out, ROOT)
+    if cfg.sample.prompts_file is not None:
+        text_file("sample.prompts_file", cfg.sample.prompts_file)
 
 def check_links(root: Path = ROOT) -> None:
     """The folders of all outs must be in this checkout. DVC notices only when a stage has ended."""
@@ -41,23 +70,96 @@ def check_slurm(cfg: Config, key: str, instead: str) -> None:
 
 
 def check_machine(cfg: Config) -> None:
-    """Launcher and device must exist here, and a local model to start from must have the shape."""
+    """The device, and as many GPUs as processes, must exist here."""
     runtime, precision = cfg.runtime, cfg.train.precision
-    check_slurm(cfg, "launcher", "torchrun")
-    if runtime.launcher == "slurm":  # the nodes may have what this machine lacks
+    gpus = gpu_count(runtime.device)
+    if runtime.nproc != "auto" and 0 < gpus < runtime.nproc:
+        raise ConfigError(f"params.yaml: runtime.nproc={runtime.nproc} needs a GPU for each, and "
+                          f"this machine has {gpus}; try {gpus}, or set runtime.device to cpu")
+    if runtime.device in ("auto", "cpu") and precision != "tf32":
         return
-    init_from = local_path(cfg.model.init_from or "", ROOT)
-    try:  # imports torch, which takes seconds, only if needed
-        if runtime.device not in ("auto", "cpu") or precision == "tf32":
-            from reprogpt.runtime.device import pick_device, resolve_precision
+    from reprogpt.runtime.device import pick_device, resolve_precision  # seconds, for torch
 
-            resolve_precision(precision, pick_device(runtime.device))
-        if cfg.model.init_from and (init_from / "config.json").is_file():
-            from reprogpt.formats.huggingface import check_shape, read_config
-
-            check_shape(cfg.model, read_config(init_from)[1], init_from)
+    try:
+        resolve_precision(precision, pick_device(runtime.device))
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def check_memory(cfg: Config) -> None:
+    """What training surely needs on a CPU must fit into this machine's memory; on a GPU, the
+    weights. A lower bound: make plan estimates the whole."""
+    model, rows = cfg.model, cfg.runtime.micro_batch
+    L, C, T = model.n_layer, model.n_embd, model.block_size
+    blocks = 12 * L * C**2 if model.architecture == "gpt" else 0  # attention 4 C^2, MLP 8 C^2
+    weights = 4 * (blocks + (T if model.position == "learned" else 0) * C
+                   + (GPT2_VOCAB * C if cfg.tokenize.encoding == "gpt2" else 0))
+    activations = 0
+    if not gpu_count(cfg.runtime.device) and cfg.runtime.device in ("auto", "cpu"):
+        rows = 1 if rows == "auto" else min(rows, cfg.train.batch_tokens // T)
+        activations = 16 * L * T * C * rows  # training/plan.py: 36 to 64
+        weights *= 3 if cfg.train.max_steps else 1  # gradients, and one moment or two
+    have = memory_limit()
+    if weights + activations > have:
+        key = "runtime.micro_batch" if weights + activations // rows <= have else "model.n_embd"
+        raise ConfigError(f"params.yaml: {key}={rows if 'micro' in key else C} needs more than "
+                          f"{(weights + activations) / 1e9:,.0f} GB of memory to train, and this "
+                          f"machine gives {have / 1e9:,.0f} GB; lower it (make plan estimates "
+                          "what a run takes)")
+
+
+def memory_limit() -> float:
+    """Bytes that a process may use here: the machine's, its container's, or `ulimit -v`."""
+    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    container, (soft, _) = Path("/sys/fs/cgroup/memory.max"), resource.getrlimit(resource.RLIMIT_AS)
+    if container.is_file() and (said := container.read_text().strip()).isdecimal():
+        limits.append(float(said))
+    if soft != resource.RLIM_INFINITY:
+        limits.append(float(soft))
+    return min(limits)
+
+
+def check_resume(cfg: Config) -> None:
+    """runtime.resume must name a run with a checkpoint."""
+    name, runs = cfg.runtime.resume, runs_root(ROOT)
+    if name is not None and not checkpoint_steps(runs / name):
+        raise ConfigError(f"params.yaml: runtime.resume={name} has no checkpoint in {runs}; name a "
+                          "run that is there, or set it to null")
+
+
+def check_model(cfg: Config, root: Path = ROOT) -> None:
+    """model.init_from must be whole and of the shape that params.yaml gives, where its files are
+    here: in a directory, or as the stage download has left it in data/init."""
+    name = cfg.model.init_from
+    folder = local_path(name or "", root)
+    if name and not (folder / "config.json").is_file():
+        folder = root / "data/init"
+    if name is None or (folder == root / "data/init" and made_for(folder) != name):
+        return
+    from safetensors import SafetensorError, safe_open
+
+    from reprogpt.formats.huggingface import check_shape, read_config
+
+    try:
+        config, theirs = read_config(folder)
+        check_shape(cfg.model, theirs, name)
+        vocab = config.get("vocab_size")
+        if cfg.tokenize.encoding == "gpt2" and vocab != GPT2_VOCAB:
+            raise ValueError(f"must have {GPT2_VOCAB} tokens, GPT-2's, not {vocab}; choose a model "
+                             "without added tokens")
+        for file in sorted(folder.glob("[!.]*.safetensors")):
+            with safe_open(file, "pt") as opened:
+                for key in opened.keys():  # noqa: SIM118 (not a mapping)
+                    rows = opened.get_slice(key).get_shape()[:1]
+                    if key.endswith("wte.weight") and rows != [vocab]:
+                        raise ValueError(f"{file}: {key} has {rows} rows and its config.json says "
+                                         f"{vocab}; fetch the model again")
+    except (ValueError, SafetensorError, OSError) as error:
+        said = str(error)
+        raise ConfigError(said if said.startswith("params.yaml: ") else
+                          f"params.yaml: model.init_from={name}: {said}" + (
+                              "" if isinstance(error, ValueError) else
+                              f"; {folder} is damaged: make or fetch it again")) from None
 
 
 def check_inputs(cfg: Config) -> None:
@@ -74,8 +176,13 @@ def check_inputs(cfg: Config) -> None:
 
 def check_init(init_from: str | None, init: Path) -> None:
     """data/init must hold ``init_from``: a stage run alone finds what the last download left."""
-    found = init / "init_from.txt"
-    held = found.read_text(encoding="utf-8").strip() if found.is_file() else "nothing"
+    held = made_for(init)
     if held != (init_from or "null"):
         raise ConfigError(f"params.yaml: model.init_from={init_from or 'null'} but data/init was "
                           f"made for {held}; run dvc repro, which runs the stage download first")
+
+
+def made_for(init: Path) -> str:
+    """What model.init_from was when data/init was filled."""
+    found = init / "init_from.txt"
+    return found.read_text(encoding="utf-8").strip() if found.is_file() else "nothing"

@@ -1,6 +1,15 @@
 """Errors that a user can act on: a wrong param, a disk that is full or read-only."""
 
 import errno
+import re
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+                     "\ud800-\udfff]")
+"""What a terminal obeys instead of showing it (ESC, C1, marks of direction), and half characters,
+which cannot be written."""
+NO_MEMORY = ("DefaultCPUAllocator", "allocate memory", "bad_alloc", "start new thread",
+             "out of memory")
+"""In messages of torch and the system, which have no class of their own for a full memory."""
 
 
 class ConfigError(ValueError):
@@ -20,6 +29,24 @@ class ParamError(ConfigError):
 
     def __str__(self) -> str:
         return f"{self.key} {self.rule}; {self.fix}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """``text`` with control characters spelled out, as in `\\x1b[31m`, but for those in ``keep``.
+
+    For all that a terminal shows and another party wrote: a server, a file's name, a document, a
+    model.
+    """
+    return CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: MemoryError (pyarrow's, too), torch's RuntimeError, ENOMEM. A
+    ValueError says so where a library took that for a damaged file."""
+    text = str(error)
+    return (isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM
+            or (isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY))
+            or (isinstance(error, ValueError) and "Cannot allocate memory" in text))
 
 
 def unwritable(error: OSError, where: str = "") -> str:

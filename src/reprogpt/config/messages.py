@@ -37,8 +37,11 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
         found.setdefault(path, []).append(problem)
     # First an unknown key: it often explains the missing one beside it.
     path, problems = min(found.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden")
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{source}: {_sentence(path, problems, model)}{more}"
+    sentence = _sentence(path, problems, model)
+    # A misspelt key is one problem, although the key that was meant is missing, too.
+    others = [key for key in found if not sentence.endswith(f"did you mean {'.'.join(key)}?")]
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+    return f"{source}: {sentence}{more}"
 
 
 def _sentence(path: tuple[str, ...], problems: list[ErrorDetails], model: type[BaseModel]) -> str:

@@ -10,7 +10,7 @@ from reprogpt.errors import ConfigError
 from reprogpt.generation.generate import generate
 from reprogpt.model.gpt import GPT
 from reprogpt.storage.files import TEXT_ENCODING
-from reprogpt.storage.paths import local_path
+from reprogpt.storage.paths import text_file
 from reprogpt.tokens.tokenizers import Tokenizer
 
 
@@ -18,8 +18,9 @@ def read_prompts(cfg: SampleConfig) -> list[str]:
     """``cfg.prompts`` and the lines of ``cfg.prompts_file``. Raises ConfigError."""
     prompts = list(cfg.prompts)
     if cfg.prompts_file is not None:
+        file = text_file("sample.prompts_file", cfg.prompts_file)
         try:
-            text = local_path(cfg.prompts_file).read_text(encoding=TEXT_ENCODING)
+            text = file.read_text(encoding=TEXT_ENCODING)
         except (OSError, ValueError) as error:  # not UTF-8, or not a file name
             raise ConfigError(f"params.yaml: sample.prompts_file={cfg.prompts_file!r} must be a "
                               f"UTF-8 text file with a prompt on each line: {error}") from None
