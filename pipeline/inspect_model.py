@@ -13,8 +13,7 @@ from pathlib import Path
 from pipeline import ROOT
 from pipeline.cli import Parser, one_line, options_named
 from reprogpt.errors import ConfigError
-
-HUB_ID = r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?"  # `gpt2` or `owner/name`, also with `@revision`
+from reprogpt.formats.hub_model import HUB_ID
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import PARAMS_FILE, ROOT
 from pipeline.cli import one_line, refuse_arguments
 from reprogpt.config import read_yaml
+from reprogpt.errors import printable
 
 NEXT = """\
 metrics/samples.md                  more samples
@@ -56,7 +57,7 @@ def lines(preset: str, train: dict[str, Any], scores: dict[str, Any], sample: st
     yield (f"  training time     {minutes} min {seconds} s"
            + (f", {speed:,.0f} tokens a second" if speed else "")
            + (f", MFU {mfu:.1%}" if mfu else ""))
-    yield f"  a sample          {' '.join(sample.split())}"[:100]
+    yield f"  a sample          {printable(' '.join(sample.split()))}"[:100]
 
 
 def hellaswag(scores: dict[str, Any]) -> str:

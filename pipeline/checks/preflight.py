@@ -1,7 +1,7 @@
 """Refuses, by ConfigError, params that this machine or checkout cannot satisfy.
 
-`python -m pipeline.check`, and so `make repro`, asks before DVC deletes outs; every stage asks again
-when it begins, for itself and the stages after it (pipeline/__init__.py).
+`python -m pipeline.check`, and so `make repro`, asks before DVC deletes outs. Every stage asks
+again, for itself and the stages after it (pipeline/__init__.py).
 """
 
 import os
@@ -101,11 +101,12 @@ def check_memory(cfg: Config) -> None:
         weights *= 3 if cfg.train.max_steps else 1  # gradients, and one moment or two
     have = memory_limit()
     if weights + activations > have:
-        key = "runtime.micro_batch" if weights + activations // rows <= have else "model.n_embd"
-        raise ConfigError(f"params.yaml: {key}={rows if 'micro' in key else C} needs more than "
-                          f"{(weights + activations) / 1e9:,.0f} GB of memory to train, and this "
-                          f"machine gives {have / 1e9:,.0f} GB; lower it (make plan estimates "
-                          "what a run takes)")
+        fits = activations and weights + activations // rows <= have
+        raise ConfigError("params.yaml: " + (f"runtime.micro_batch={rows}" if fits else
+                                             f"model.n_embd={C} with n_layer={L}")
+                          + f" needs more than {(weights + activations) / 1e9:,.1f} GB of memory, "
+                          f"and this machine gives {have / 1e9:,.1f} GB; lower it (make plan "
+                          "estimates what a run takes)")
 
 
 def memory_limit() -> float:
@@ -132,7 +133,7 @@ def check_model(cfg: Config, root: Path = ROOT) -> None:
     here: in a directory, or as the stage download has left it in data/init."""
     name = cfg.model.init_from
     folder = local_path(name or "", root)
-    if name and not (folder / "config.json").is_file():
+    if not os.path.isfile(folder / "config.json"):  # noqa: PTH113 (False for an impossible path)
         folder = root / "data/init"
     if name is None or (folder == root / "data/init" and made_for(folder) != name):
         return
@@ -165,13 +166,15 @@ def check_model(cfg: Config, root: Path = ROOT) -> None:
 def check_inputs(cfg: Config) -> None:
     """The user's globs must match a file, and a path to a model must exist."""
     from reprogpt.data.readers import find
-    from reprogpt.formats.hub_model import local_model
+    from reprogpt.formats.hub_model import local_model, model_files
 
     for corpus in cfg.download.corpora().values():
         if corpus.files:
             find(corpus.files, corpus.corpus)
     if cfg.model.init_from is not None:
-        local_model(cfg.model.init_from)
+        folder = local_model(cfg.model.init_from)
+        if folder:
+            model_files(folder, cfg.model.init_from)
 
 
 def check_init(init_from: str | None, init: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def restore(stage: str, dvc_file: Path, root: Path) -> bool:
-    """Puts back the outs of ``stage`` that are missing, as dvc.lock has them, from DVC's cache; what
-    git tracks instead, from git. True if none is missing afterwards.
+    """Puts back the missing outs of ``stage``, as dvc.lock has them, from DVC's cache, or from git
+    what is tracked there. True if none is missing afterwards.
 
     Takes no lock: the `dvc repro` that started the stage holds it, and waits for the stage.
     """

@@ -174,7 +174,7 @@ class TrainConfig(Section):
     """Optimizer muon: learning rate of an untied head; null for train.lr."""
     scalar_lr: Positive | None = None
     """Optimizer muon: learning rate of gains, biases and other vectors; null for train.lr."""
-    max_loss_spike: Annotated[float, Field(gt=1)] | None = None
+    max_loss_spike: Annotated[float, Field(gt=1, le=1e30)] | None = None
     """Stop when the loss exceeds this multiple of its running mean; null for never."""
     hellaswag_interval: Count | None = None
     """Steps between HellaSwag scores, written to metrics/train_hellaswag.csv; null for none."""

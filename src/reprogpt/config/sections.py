@@ -16,8 +16,8 @@ from reprogpt.errors import ParamError
 Count = Annotated[int, Field(ge=1, le=10**15)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**15)]
 Processes = Annotated[int, Field(ge=1, le=4096)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]  # float32 ends at 3e38
+NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Examples = Annotated[int, Field(ge=0, le=10042)]
@@ -220,18 +220,25 @@ class SampleConfig(Section):
     prompts: Annotated[list[str], Field(min_length=1)]
     num_samples: Annotated[int, Field(ge=1, le=10_000)]
     """Samples per prompt, drawn as one batch."""
-    max_new_tokens: Count
+    max_new_tokens: Annotated[int, Field(ge=1, le=10**6)]
     """Tokens to generate after the prompt."""
     temperature: NonNegative
-    """Divides the logits; 0 picks the most likely token."""
+    """Divides the logits, which must stay finite; 0 picks the most likely token."""
     top_k: Count | None
     """Draw from the k most likely tokens only; null for all."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None
     """Draw from the smallest set of tokens with this total probability; null for all."""
-    repetition_penalty: Positive = 1.0
+    repetition_penalty: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     """Above 1 makes tokens that occurred less likely (CTRL, Keskar et al., 2019); 1 is off."""
     prompts_file: str | None = None
     """A text file with one more prompt on each line. DVC does not watch it."""
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        if 0 < self.temperature < 1e-3:
+            raise ParamError("temperature", "must be 0 or at least 0.001", "try 0: the most likely "
+                             "token each time")
+        return self
 
 
 class RuntimeConfig(Section):

@@ -1,6 +1,7 @@
 """The model to start from, copied from a directory or the Hugging Face Hub, without pickles."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from reprogpt.storage.paths import local_path
 
 SOURCE = "init_from.txt"
 """What model.init_from said when data/init was filled; the stage train compares it."""
+HUB_ID = r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?(@[A-Za-z0-9_./-]+)?"
+"""`gpt2` or `owner/name`, also with `@revision`"""
 # Never *.bin or *.pt: those are pickles, which run code when opened.
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors",
                "model.safetensors.index.json", "vocab.json", "merges.txt", "tokenizer.json",
@@ -25,15 +28,21 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     make_empty(out_dir)
     if init_from is not None:
         source = local_model(init_from) or _from_hub(init_from)
-        files = {file.name: file for pattern in MODEL_FILES for file in source.glob(pattern)
-                 if not file.name.startswith(".")}  # ._model.safetensors, as macOS makes them
-        if "config.json" not in files or not any(n.endswith(".safetensors") for n in files):
-            raise ConfigError(f"params.yaml: model.init_from={init_from!r} must hold config.json "
-                              f"and *.safetensors (pickles are not opened); {source} does not")
-        for name, file in files.items():
+        for name, file in model_files(source, init_from).items():
             with replacing(out_dir / name) as temporary:
                 shutil.copyfile(file, temporary)
     write_bytes(out_dir / SOURCE, f"{init_from or 'null'}\n".encode())
+
+
+def model_files(source: Path, init_from: str) -> dict[str, Path]:
+    """Name -> path of a model directory's files. Raises ConfigError without config or weights."""
+    files = {file.name: file for pattern in MODEL_FILES for file in source.glob(pattern)
+             if not file.name.startswith(".")}  # ._model.safetensors, as macOS makes them
+    if "config.json" not in files or not any(n.endswith(".safetensors") for n in files):
+        raise ConfigError(f"params.yaml: model.init_from={init_from!r} must hold config.json and "
+                          f"*.safetensors (pickles are not opened), and {source} does not; name "
+                          "another model")
+    return files
 
 
 def local_model(name: str) -> Path | None:
@@ -44,7 +53,7 @@ def local_model(name: str) -> Path | None:
     parts = name.split("/")
     # owner/name is a Hub id, unless a folder `owner` is here: then it is a misspelt path.
     beside = len(parts) == 2 and local_path(parts[0]).is_dir()
-    if len(parts) > 2 or name.startswith((".", "~", "/")) or beside or path.is_file():
+    if len(name) > 200 or not re.fullmatch(HUB_ID, name) or name.startswith(".") or beside or os.path.isfile(path):  # noqa: PTH113
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
                           "Hub id, and there is no such directory; correct the path")
     return None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from reprogpt.config import SampleConfig
-from reprogpt.errors import ConfigError
+from reprogpt.errors import ConfigError, printable
 from reprogpt.formats.huggingface import load_model
 from reprogpt.generation.generate import stream
 from reprogpt.generation.samples import encode_prompt, text_of
@@ -15,6 +15,8 @@ from reprogpt.model.kernels.packed_linear import packed
 from reprogpt.runtime.device import pick_device
 from reprogpt.tokens.tokenizers import Tokenizer, load_tokenizer
 
+TEXT = "\n\t"
+"""Control characters of ordinary text; a terminal must not obey any other that a model writes."""
 HELP = (r"A prompt and Enter samples a continuation (\n in it is a line break). Commands: /help "
         "prints this line, Ctrl-C stops the sample (or, at the prompt, ends), Ctrl-D ends.")
 
@@ -62,12 +64,12 @@ def converse(model_dir: Path, cfg: SampleConfig, seed: int, device: str,
             continue
         prompt = line.rstrip("\n").replace("\\n", "\n")
         try:
-            print(prompt, end="", file=out, flush=True)
+            print(printable(prompt, TEXT), end="", file=out, flush=True)
             for part in stream_text(model, tokenizer, prompt, cfg, seed):
-                print(part, end="", file=out, flush=True)
+                print(printable(part, TEXT), end="", file=out, flush=True)
         except KeyboardInterrupt:
             pass
         except ConfigError as error:  # a character not in the vocabulary: go on with the next
-            print(f"\n{error}", end="", file=out)
+            print(f"\n{printable(str(error))}", end="", file=out)
         print(file=out)
         seed += 1

@@ -1,17 +1,23 @@
 """Samples of a model: prompts from the params in, a Markdown page out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
 from reprogpt.config import SampleConfig
-from reprogpt.errors import ConfigError
+from reprogpt.errors import ConfigError, printable
 from reprogpt.generation.generate import generate
 from reprogpt.model.gpt import GPT
 from reprogpt.storage.files import TEXT_ENCODING
 from reprogpt.storage.paths import text_file
 from reprogpt.tokens.tokenizers import Tokenizer
+
+T = TypeVar("T")
+CACHED_TOKENS = 1 << 15
+"""Positions in the key-value cache of one batch: 2.4 GB for GPT-2 (124M), 74 kB a position."""
 
 
 def read_prompts(cfg: SampleConfig) -> list[str]:
@@ -57,14 +63,24 @@ def write(model: GPT, tokenizer: Tokenizer, cfg: SampleConfig, seed: int) -> lis
 
     Sample k is drawn with seed + k, and does not depend on other prompts and samples.
     """
-    n = cfg.num_samples
     prompts = encode_prompts(cfg, tokenizer)
-    rows = generate(model, [p for p in prompts for _ in range(n)], cfg.max_new_tokens,
-                    seeds=[seed + k for _ in prompts for k in range(n)],
-                    temperature=cfg.temperature, top_k=cfg.top_k, top_p=cfg.top_p,
-                    repetition_penalty=cfg.repetition_penalty, stop=tokenizer.eot)
-    texts = [text_of(row, tokenizer) for row in rows]
-    return [texts[i:i + n] for i in range(0, len(texts), n)]
+    asked = [(prompt, seed + k) for prompt in prompts for k in range(cfg.num_samples)]
+    longest = min(model.cfg.block_size, max(map(len, prompts)) + cfg.max_new_tokens)
+    texts: list[str] = []
+    for batch in batched(asked, max(1, CACHED_TOKENS // longest)):
+        rows = generate(model, [prompt for prompt, _ in batch], cfg.max_new_tokens,
+                        seeds=[seed for _, seed in batch], temperature=cfg.temperature,
+                        top_k=cfg.top_k, top_p=cfg.top_p, stop=tokenizer.eot,
+                        repetition_penalty=cfg.repetition_penalty)
+        texts += [text_of(row, tokenizer) for row in rows]
+    return [list(of_prompt) for of_prompt in batched(texts, cfg.num_samples)]
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[tuple[T, ...]]:
+    """Tuples of ``size`` items, the last of what is left (itertools has it from Python 3.12)."""
+    left = iter(items)
+    while batch := tuple(islice(left, size)):
+        yield batch
 
 
 def text_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
@@ -85,7 +101,7 @@ def page(title: str, cfg: SampleConfig, seed: int, samples: Sequence[Sequence[st
     settings.append(f"at most {cfg.max_new_tokens} tokens")
     parts = [f"# {title}", ", ".join(settings).capitalize() + "."]
     for prompt, texts in zip(read_prompts(cfg), samples, strict=True):
-        line = " ".join(prompt.split())
+        line = printable(" ".join(prompt.split()))
         line = line if len(line) <= 60 else line[:57] + "..."
         parts.append(f"## {_code(line) if line else '(no prompt)'}")
         parts += blocks(prompt, texts, seed)
@@ -93,10 +109,11 @@ def page(title: str, cfg: SampleConfig, seed: int, samples: Sequence[Sequence[st
 
 
 def blocks(prompt: str, texts: Sequence[str], seed: int) -> list[str]:
-    """Markdown paragraphs: each sample of a prompt as a code block, under its seed."""
+    """Markdown paragraphs: each sample of a prompt as a code block, under its seed. Control
+    characters are spelled out, or `cat metrics/samples.md` would obey a model."""
     parts = []
     for k, text in enumerate(texts):
-        whole = (prompt + text).rstrip()
+        whole = printable((prompt + text).rstrip(), keep="\n\t")
         fence = "`" * max(3, _longest_backticks(whole) + 1)
         parts += [f"Sample {k + 1} of {len(texts)}, seed {seed + k}:",
                   f"{fence}text\n{whole}\n{fence}"]

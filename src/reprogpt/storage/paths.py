@@ -34,11 +34,11 @@ def text_file(key: str, name: str, root: Path = Path()) -> Path:
     large for what a person writes: reading a pipe or a device would never end."""
     path = local_path(name, root)
     if not os.path.isfile(path):  # noqa: PTH113 (False, not an error, for an impossible path)
-        raise ConfigError(f"params.yaml: {key}={name!r} must be a file of text, and is none; "
-                          "correct the path")
+        raise ConfigError(f"params.yaml: {key}={name!r} must be a UTF-8 text file, and there "
+                          "is none; correct the path")
     if path.stat().st_size > MAX_TEXT:
-        raise ConfigError(f"params.yaml: {key}={name!r} must have at most {MAX_TEXT >> 20} MB; take "
-                          "a part of it")
+        raise ConfigError(f"params.yaml: {key}={name!r} must have at most {MAX_TEXT >> 20} MB; "
+                          "take a part of it")
     return path
 
 

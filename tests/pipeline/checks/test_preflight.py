@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from pipeline.checks import preflight as machine
-from pipeline.checks.preflight import check_init, check_inputs, check_machine, check_slurm
+from pipeline.checks.preflight import (
+    check_init,
+    check_inputs,
+    check_machine,
+    check_memory,
+    check_model,
+    check_slurm,
+    memory_limit,
+    preflight,
+)
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.errors import ConfigError
 from reprogpt.formats import huggingface as hf
@@ -38,18 +47,23 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 ])
 def test_what_is_not_here_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        check_machine(config(**changes))
+        preflight(config(**changes))
 
 
 @pytest.mark.parametrize(("changes", "said"), [
     ({"download": {"corpus": "files", "files": ["nope/*.txt"]}}, "'nope/*.txt' matches no file"),
     ({"model": {"init_from": "models/nothing/here"}}, "there is no such directory"),
+    ({"model": {"init_from": "a\nb"}}, "there is no such directory"),
+    ({"model": {"init_from": "x" * 10**5}}, "there is no such directory"),
+    ({"runtime": {"resume": "0" * 16}}, "runtime.resume=0000000000000000 has no checkpoint in "),
+    ({"sample": {"prompts_file": "/dev/zero"}}, "must be a UTF-8 text file, and there is none"),
+    ({"evaluate": {"suites": {"held_out": ["nope.txt"]}}}, "held_out: 'nope.txt' matches no file"),
 ])
 def test_inputs_that_are_not_there_are_refused(changes: dict[str, Any], said: str) -> None:
     check_inputs(config())
     check_inputs(config(model={"init_from": "gpt2"}))
     with pytest.raises(ConfigError, match=re.escape(said)):
-        check_inputs(config(**changes))
+        preflight(config(**changes))
 
 
 def test_what_is_here_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +72,7 @@ def test_what_is_here_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_machine(config(runtime={"device": "cuda"}, train={"precision": "tf32"}))
     monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/sbatch")
-    check_machine(config(runtime={"launcher": "slurm", "device": "cuda"}))
+    preflight(config(runtime={"launcher": "slurm", "device": "cuda:7"}))  # its nodes may have it
 
 
 def test_slurm_for_tokenizing() -> None:
@@ -72,9 +86,68 @@ def test_a_model_to_start_from_must_have_the_shape(tmp_path: Path) -> None:
     hf.save_model(tmp_path / "m", model, model.cfg, None)
     same = {name: getattr(model.cfg, name) for name in type(model.cfg).model_fields}
     same |= {"init_from": str(tmp_path / "m")}
-    check_machine(config(model=same))
+    char = {"encoding": "char"}
+    check_model(config(model=same, tokenize=char))
     with pytest.raises(ConfigError, match=r"model.n_layer=7 must be \d, that of "):
-        check_machine(config(model=same | {"n_layer": 7}))
+        check_model(config(model=same | {"n_layer": 7}, tokenize=char))
+    named = re.escape(f"params.yaml: model.init_from={same['init_from']}: ")
+    with pytest.raises(ConfigError, match=named + "must have 50257 tokens, GPT-2's, not 70"):
+        check_model(config(model=same))
+    weights = tmp_path / "m/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=named):
+        preflight(config(model=same, tokenize=char))
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"init_from='.*' must hold config.json and "):
+        preflight(config(model=same, tokenize=char))
+
+
+def test_a_model_from_the_hub_is_judged_once_it_is_in_data_init(tmp_path: Path) -> None:
+    model = random_model(70, block_size=16)
+    hf.save_model(tmp_path / "data/init", model, model.cfg, None)
+    (tmp_path / "data/init/init_from.txt").write_text("owner/name\n")
+    check_model(config(model={"init_from": "owner/other"}), tmp_path)
+    with pytest.raises(ConfigError, match=r"model.n_layer=6 must be \d, that of owner/name"):
+        check_model(config(model={"init_from": "owner/name"}), tmp_path)
+
+
+@pytest.mark.parametrize(("changes", "key"), [
+    ({"model": {"n_layer": 2**20, "n_embd": 2**20}}, "model.n_embd"),
+    ({"model": {"n_embd": 2**20}}, "model.n_embd"),
+    ({"model": {"block_size": 2**20}, "train": {"batch_tokens": 2**20, "val_tokens": 2**20}},
+     "model.n_embd"),
+    ({"train": {"batch_tokens": 2**29}, "runtime": {"micro_batch": 2**23}}, "runtime.micro_batch"),
+])
+def test_what_no_memory_here_can_hold(changes: dict[str, Any], key: str,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory_limit", lambda: 4e9)
+    check_memory(config())
+    with pytest.raises(ConfigError, match=rf"{key}=\d+ .*needs more than [\d,.]+ GB of memory, and "
+                       r"this machine gives 4.0 GB; lower it"):
+        check_memory(config(**changes))
+
+
+def test_the_memory_is_that_of_the_machine_or_less() -> None:
+    import psutil
+
+    assert 0 < memory_limit() <= psutil.virtual_memory().total
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpu_count", lambda device: 2 if device != "cpu" else 0)
+    check_machine(config(runtime={"nproc": 2}))
+    check_machine(config(runtime={"nproc": 3, "device": "cpu"}))
+    with pytest.raises(ConfigError, match="runtime.nproc=3 needs a GPU for each, .* has 2; try 2"):
+        check_machine(config(runtime={"nproc": 3}))
+
+
+def test_a_stage_asks_for_what_is_left_only() -> None:
+    gone = config(download={"corpus": "files", "files": ["nope/*.txt"]})
+    preflight(gone, "tokenize")
+    with pytest.raises(ConfigError, match="matches no file"):
+        preflight(gone)
+    with pytest.raises(ConfigError, match="prompts_file"):
+        preflight(config(sample={"prompts_file": "nope.txt"}), "sample")
 
 
 def test_data_init_must_be_what_init_from_asks_for(tmp_path: Path) -> None:
