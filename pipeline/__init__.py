@@ -32,6 +32,8 @@ require("pydantic", "ruamel", "torch")
 from pipeline.checks.seal import Seal  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import ConfigError, out_of_memory, unwritable  # noqa: E402
+from reprogpt.storage.files import sweep  # noqa: E402
+from reprogpt.storage.paths import cache_dir  # noqa: E402
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 DVC_FILE = Path("dvc.yaml")
@@ -72,6 +74,8 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
             from pipeline.checks.preflight import preflight  # it imports us
 
             preflight(config, name)
+        for folder in (ROOT, ROOT / "models", ROOT / "metrics", *cache_dir().glob("*/*/")):
+            sweep(folder)
         yield config
     except ConfigError as error:
         if "DVC_STAGE" not in os.environ:

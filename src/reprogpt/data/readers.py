@@ -13,9 +13,8 @@ import json
 import lzma
 import os
 import re
-import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -32,6 +31,8 @@ Row = tuple[str, Any]
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 OUTS = ("data/raw", "data/tokens", "data/init", "data/hellaswag")
 """What the stages before training write, which nobody means to train on."""
+LONGEST_LINE = 1 << 30
+"""Bytes of a row (a .json array: four times as many). An archive of 9 MB may hold a line of 9 GB."""
 _TEXT_CHUNK = 1 << 20
 _ROWS = 64
 """Rows of a parquet file in memory at a time: documents may be long."""
@@ -131,15 +132,29 @@ def _text(name: str, file: BinaryIO) -> Iterator[str]:
         yield decoder.decode(b"", final=True)
 
 
-def _jsonl(name: str, file: Iterable[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
+def _lines(name: str, readline: Callable[[int], Any]) -> Iterator[Any]:
+    """The lines of a file, each whole in memory, so that one without an end is refused."""
+    number = 0
+    while line := readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise ConfigError(f"{name}, line {number}: must have at most {LONGEST_LINE >> 20} MB, "
+                              "since it is read as a whole; divide it, or make it a .txt file")
+        yield line
+
+
+def _jsonl(name: str, file: BinaryIO) -> Iterator[Row]:
+    for number, line in enumerate(_lines(name, file.readline), 1):
         if line.strip():
             yield f"{name}, line {number}", _parsed(f"{name}, line {number}", line)
 
 
 def _json(name: str, file: BinaryIO) -> Iterator[Row]:
     """One array of objects, or one object a line, as is common under this suffix, too."""
-    data = file.read().removeprefix(codecs.BOM_UTF8)  # an array cannot be parsed in parts
+    data = file.read(4 * LONGEST_LINE + 1).removeprefix(codecs.BOM_UTF8)  # parsed as a whole
+    if len(data) > 4 * LONGEST_LINE:
+        raise ConfigError(f"{name}: must have at most {LONGEST_LINE >> 18} MB, since an array is "
+                          "parsed as a whole; make it .jsonl, an object a line")
     if not re.match(rb"\s*\[", data):
         yield from _jsonl(name, io.BytesIO(data))
         return
@@ -148,8 +163,9 @@ def _json(name: str, file: BinaryIO) -> Iterator[Row]:
 
 
 def _csv(name: str, file: BinaryIO) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # a document is longer than the default of 128 kB
-    reader = csv.DictReader(io.TextIOWrapper(file, encoding=TEXT_ENCODING, newline=""),
+    csv.field_size_limit(LONGEST_LINE)  # a document is longer than the default of 128 kB
+    text = io.TextIOWrapper(file, encoding=TEXT_ENCODING, newline="")
+    reader = csv.DictReader(_lines(name, text.readline),
                             delimiter="\t" if kind_of(name) == "tsv" else ",")
     for number, row in enumerate(reader, 1):
         yield f"{name}, row {number}", row

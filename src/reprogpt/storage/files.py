@@ -4,18 +4,22 @@ A stage's outs may be hard links into DVC's cache, so an existing file is never 
 temporary file in the same folder is filled, synced to disk, and renamed over it.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20
 """Bytes read at a time: enough for full disk speed, little memory."""
+TEMPORARY = ".tmp"
+FRESH_SECONDS = 2.0
 TEXT_ENCODING = "utf-8-sig"
 """How text of the user is read: UTF-8, where a byte order mark at the start is no text."""
 
@@ -27,16 +31,53 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     ``sync=False`` leaves out the fsync: for cached files that carry a checksum and can be remade.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    lock = os.open(str(temporary), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        temporary.touch(exist_ok=False)
+        _lock(lock)
         yield temporary
         if sync:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            os.fsync(lock)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(lock)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, deleted at the end of the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    folder.mkdir()
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(lock)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(descriptor: int) -> None:
+    """Marks a temporary file as in use, until its process ends (:func:`sweep`)."""
+    with suppress(OSError):  # some network file systems have no locks, and sweep finds none there
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes from ``folder`` the temporary files and folders of processes that were killed: the
+    system has freed their locks."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        with suppress(OSError):  # another process's, or gone meanwhile
+            if time.time() - path.stat().st_mtime < FRESH_SECONDS:
+                continue  # perhaps not locked yet
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(lock)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
