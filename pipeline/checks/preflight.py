@@ -89,14 +89,14 @@ def check_machine(cfg: Config) -> None:
 def check_memory(cfg: Config) -> None:
     """What training surely needs on a CPU must fit into this machine's memory; on a GPU, the
     weights. A lower bound: make plan estimates the whole."""
-    model, rows = cfg.model, cfg.runtime.micro_batch
+    model, limit, rows = cfg.model, cfg.runtime.micro_batch, 1
     L, C, T = model.n_layer, model.n_embd, model.block_size
     blocks = 12 * L * C**2 if model.architecture == "gpt" else 0  # attention 4 C^2, MLP 8 C^2
     weights = 4 * (blocks + (T if model.position == "learned" else 0) * C
                    + (GPT2_VOCAB * C if cfg.tokenize.encoding == "gpt2" else 0))
     activations = 0
     if not gpu_count(cfg.runtime.device) and cfg.runtime.device in ("auto", "cpu"):
-        rows = 1 if rows == "auto" else min(rows, cfg.train.batch_tokens // T)
+        rows = 1 if limit == "auto" else min(limit, cfg.train.batch_tokens // T)
         activations = 16 * L * T * C * rows  # training/plan.py: 36 to 64
         weights *= 3 if cfg.train.max_steps else 1  # gradients, and one moment or two
     have = memory_limit()

@@ -32,7 +32,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 OUTS = ("data/raw", "data/tokens", "data/init", "data/hellaswag")
 """What the stages before training write, which nobody means to train on."""
 LONGEST_LINE = 1 << 30
-"""Bytes of a row (a .json array: four times as many). An archive of 9 MB may hold a line of 9 GB."""
+"""Bytes of a row; of a .json array four times as many. 9 MB may unpack to a line of 9 GB."""
 _TEXT_CHUNK = 1 << 20
 _ROWS = 64
 """Rows of a parquet file in memory at a time: documents may be long."""
