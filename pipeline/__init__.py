@@ -5,6 +5,7 @@ an editable install, a stage of `dvc exp run --temp` would import the main check
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SRC = str(ROOT / "src")
 
+for _stream in (sys.stdout, sys.stderr):  # LANG=C, or a file name that is not UTF-8
+    if isinstance(_stream, io.TextIOWrapper):
+        _stream.reconfigure(errors="backslashreplace")
 if sys.path[:1] != [SRC]:
     sys.path.insert(0, SRC)
 _inherited = os.environ.get("PYTHONPATH", "")

@@ -43,10 +43,13 @@ def manifest_of(cfg: Config) -> Manifest | None:
     """The manifest of data/tokens, where dvc.lock says that it was made with these params."""
     if not (TOKENS / "manifest.json").is_file() or not LOCK.is_file():
         return None
-    stages = read_yaml(LOCK)["stages"]
+    lock = read_yaml(LOCK)
     for name, section in (("download", cfg.download), ("tokenize", cfg.tokenize)):
-        made = stages.get(name, {}).get("params", {}).get(str(PARAMS_FILE), {}).get(name)
-        if made is None or type(section).model_validate(made) != section:
+        try:
+            made = lock["stages"][name]["params"][str(PARAMS_FILE)][name]
+            if type(section).model_validate(made) != section:
+                return None
+        except (KeyError, TypeError, ValueError):  # made otherwise, by another version, or damaged
             return None
     return read_manifest(TOKENS)
 

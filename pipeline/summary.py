@@ -25,17 +25,23 @@ docs/experiments.md                 sweeps, seeds, comparing, sharing"""
 def main() -> None:
     with one_line():
         refuse_arguments()
-        train, scores = (json.loads(_read(f"metrics/{name}.json")) for name in ("train", "eval"))
-        preset = read_yaml(ROOT / PARAMS_FILE)["preset"]
-        print("", *lines(preset, train, scores, first_sample(_read("metrics/samples.md"))), "",
-              NEXT, sep="\n")
+        texts = [_read(f"metrics/{name}") for name in ("train.json", "eval.json", "samples.md")]
+        preset = read_yaml(ROOT / PARAMS_FILE).get("preset")
+        try:
+            train, scores = map(json.loads, texts[:2])
+            shown = [*lines(str(preset), train, scores, first_sample(texts[2]))]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError("metrics/: train.json or eval.json is damaged "
+                             f"({type(error).__name__}: {error}); dvc checkout --force restores "
+                             "them") from None
+        print("", *shown, "", NEXT, sep="\n")
 
 
 def _read(name: str) -> str:
     file = ROOT / name
     if not file.is_file():
         raise ValueError(f"{name} is missing: no finished run is here; make repro, or dvc checkout")
-    return file.read_text(encoding="utf-8")
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def lines(preset: str, train: dict[str, Any], scores: dict[str, Any], sample: str

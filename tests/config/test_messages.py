@@ -28,6 +28,10 @@ BAD = [
     ("train.lr", int("9" * 400), "99... must be a number; see presets"),
     ("train.eval_interval", 10**20, "0 must be less than or equal to 1000000000000000; try 10000"),
     ("train.batch_tokens", 2**62, "must be less than or equal to 1073741824; try 1073741824"),
+    ("sample.max_new_tokens", 10**10, "=10000000000 must be less than or equal to 1000000; try 1"),
+    ("sample.temperature", 1e-300, "=1e-300 must be 0 or at least 0.001; try 0"),
+    ("sample.repetition_penalty", 1e-300, "must be greater than or equal to 0.001; try 0.001"),
+    ("train.lr", 1e300, "=1e+300 must be less than or equal to 1e+30; try 1e+30"),
     ("runtime.timeout", 1e300, "must be less than or equal to 1000000; try 1000000"),
     ("sample.num_samples", 600_000, "=600000 must be less than or equal to 10000; try 10000"),
     ("model.n_layer", 10**12, "must be less than or equal to 1048576; try 1048576"),
@@ -135,3 +139,14 @@ def test_any_value_is_accepted_or_refused_in_one_line(key: str, value: Any) -> N
     except ConfigError as error:
         assert str(error).startswith("params.yaml: ")
         assert len(str(error).splitlines()) == 1
+
+
+def test_a_misspelt_key_is_one_problem() -> None:
+    """Although the key that was meant is missing, too."""
+    values = edited("train.lr", MISSING)
+    values["train"]["learning_rate"] = 1e-3
+    with pytest.raises(ConfigError, match=r"did you mean train.lr\?$"):
+        Config.parse(values)
+    values["sample"]["top_k"] = "x"
+    with pytest.raises(ConfigError, match=r"did you mean train.lr\? \(and 1 more\)$"):
+        Config.parse(values)

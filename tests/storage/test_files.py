@@ -3,6 +3,9 @@
 import hashlib
 import os
 import stat
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -11,11 +14,14 @@ from reprogpt.config.sections import SampleConfig
 from reprogpt.evaluation.text_files import score_files
 from reprogpt.generation.samples import read_prompts
 from reprogpt.runtime.distributed import Process
+from reprogpt.storage import files
 from reprogpt.storage.files import (
     link_or_copy,
     make_empty,
     replacing,
     sha256_of,
+    sweep,
+    temporary_folder,
     write_bytes,
     write_json,
 )
@@ -86,3 +92,40 @@ def test_a_byte_order_mark_is_no_text_of_prompts_and_suites(tmp_path):
     alone = Process(0, 1, torch.device("cpu"))
     scores = score_files(random_model(3), ["*.txt"], CharTokenizer("ab\n"), alone, tmp_path, 8)
     assert scores["a.txt"]["loss"] == scores["b.txt"]["loss"]
+
+
+def test_only_what_killed_processes_left_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "FRESH_SECONDS", 0.0)
+    script = ("import os, sys, pathlib\n"
+              "from reprogpt.storage.files import replacing, temporary_folder\n"
+              "p = pathlib.Path(sys.argv[1])\n"
+              "with replacing(p / 'model') as a, temporary_folder(p / 'gpt') as b:\n"
+              "    (b / 'new').mkdir(); print(flush=True); sys.stdin.read()\n")
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
+    other.stdout.readline()
+    (tmp_path / ".users.tmp.txt").touch()
+    before = sorted(tmp_path.iterdir())
+    assert len(before) == 3
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before, "a living process's are left alone"
+    other.kill()
+    other.wait()
+    sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".users.tmp.txt"]
+
+
+def test_what_may_not_be_locked_yet_is_not_swept(tmp_path):
+    (tmp_path / ".file.0.tmp").touch()
+    sweep(tmp_path)
+    assert (tmp_path / ".file.0.tmp").exists()
+    os.utime(tmp_path / ".file.0.tmp", (time.time() - 60,) * 2)
+    sweep(tmp_path)
+    assert not (tmp_path / ".file.0.tmp").exists()
+
+
+def test_a_temporary_folder_goes_with_its_block(tmp_path):
+    with pytest.raises(ValueError, match="x"), temporary_folder(tmp_path / "gpt") as folder:
+        (folder / "new").mkdir()
+        raise ValueError("x")
+    assert not list(tmp_path.iterdir())

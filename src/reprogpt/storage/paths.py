@@ -47,7 +47,11 @@ def cache_dir() -> Path:
     if given := os.environ.get("REPROGPT_CACHE"):
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "reprogpt"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "reprogpt"
+    except RuntimeError:
+        raise ConfigError("HOME: is not set, and this user has no home; export "
+                          "REPROGPT_CACHE=FOLDER") from None
 
 
 def matching(key: str, patterns: Sequence[str], root: Path = Path(),
