@@ -41,7 +41,7 @@ def test_no_character_is_a_command_to_the_terminal(text: str, shown: str) -> Non
 
 def test_a_full_memory_is_known_by_all_its_names() -> None:
     with pytest.raises(RuntimeError) as torchs:
-        torch.empty(2**60, dtype=torch.float64)
+        torch.empty(2**50, dtype=torch.float64)
     assert out_of_memory(torchs.value)
     for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried"),
                   OSError(errno.ENOMEM, "x"), RuntimeError("can't start new thread")):

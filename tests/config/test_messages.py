@@ -31,7 +31,7 @@ BAD = [
     ("sample.max_new_tokens", 10**10, "=10000000000 must be less than or equal to 1000000; try 1"),
     ("sample.temperature", 1e-300, "=1e-300 must be 0 or at least 0.001; try 0"),
     ("sample.repetition_penalty", 1e-300, "must be greater than or equal to 0.001; try 0.001"),
-    ("train.lr", 1e300, "=1e+300 must be less than or equal to 1e+30; try 1e+30"),
+    ("train.lr", 1e300, "=1e+300 must be less than or equal to 10000"),
     ("runtime.timeout", 1e300, "must be less than or equal to 1000000; try 1000000"),
     ("sample.num_samples", 600_000, "=600000 must be less than or equal to 10000; try 10000"),
     ("model.n_layer", 10**12, "must be less than or equal to 1048576; try 1048576"),

@@ -46,6 +46,10 @@ def test_a_config_error_inside_a_stage_is_one_line_and_exit_code_2(checkout: Pat
      "from what is finished\n"),
     ("OSError('x: a damaged piece was removed; run the stage again')", 1,
      "sample: x: a damaged piece was removed; run the stage again\n"),
+    ("RuntimeError('[enforce fail] DefaultCPUAllocator: can\\'t allocate memory: 8 bytes')", 1,
+     "sample: memory is full; close other programs, or ask for less at a time ([enforce fail] "
+     "DefaultCPUAllocator: can't allocate memory: 8 bytes)\n"),
+    ("ValueError('a server said \\x1b[31mred')", 1, "a server said \\x1b[31mred\n"),
     ("KeyboardInterrupt", 130,
      "sample: interrupted; the same command continues from what is finished\n"),
 ])
