@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from reprogpt.data import readers
 from reprogpt.data.readers import read_file
 from reprogpt.errors import ConfigError
 
@@ -163,3 +164,23 @@ def test_null_is_the_empty_text():
                        ("a.jsonl", b'{"body": "x"}\n{"body": null}')):
         assert [d.text for d in read_file(name, lambda data=data: io.BytesIO(data), "body")
                 ] == ["x", ""]
+
+
+@pytest.mark.parametrize(("name", "data"), [
+    ("a.jsonl", b'{"text": "one"}\n{"text": "' + b"x" * 200 + b'"}\n'),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "one"}\n{"text": "' + b"x" * 200)),
+    ("a.csv", b"text\none\n" + b"x" * 200),
+])
+def test_a_row_without_an_end_is_refused(name, data, monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_LINE", 100)
+    with pytest.raises(ConfigError, match=rf"{name}, line [23]: must have at most"):
+        list(read_file(name, lambda: io.BytesIO(data), "text"))
+    monkeypatch.setattr(readers, "LONGEST_LINE", 1000)
+    if name != "a.jsonl.gz":  # whose last line is cut short
+        assert len(list(read_file(name, lambda: io.BytesIO(data), "text"))) == 2
+
+
+def test_an_array_is_as_large_as_memory_allows_at_most(monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_LINE", 10)
+    with pytest.raises(ConfigError, match=r"a.json: must have at most .* make it .jsonl"):
+        list(read_file("a.json", lambda: io.BytesIO(b'[{"text": "' + b"x" * 99 + b'"}]'), "text"))
