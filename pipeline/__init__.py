@@ -29,11 +29,13 @@ if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is k
     die_with_parent()
 
 require("pydantic", "ruamel", "torch")
+from pipeline.checks.rot import healed  # noqa: E402
 from pipeline.checks.seal import Seal  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import ConfigError, unwritable  # noqa: E402
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR,
+        errno.ENOTDIR, errno.EEXIST}
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 # DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that,
@@ -56,8 +58,9 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
     """The frame of stage ``name`` of ``dvc_file``: yields the params, ends errors in one line.
 
     Exit code 2: a ConfigError. Exit code 1: a ValueError (a file with wrong content), a failed
-    download, a disk that is full or read-only, or an edit of the stage's params or code while it
-    ran (checks/seal.py). A stage takes no argument but its matrix value.
+    download, a disk that is full or read-only, a folder in a file's place or the reverse, or an
+    edit of the stage's params or code while it ran (checks/seal.py). A stage takes no argument but
+    its matrix value.
 
     Import slow modules inside the body: the seal must be taken before the code is read.
     """
@@ -68,7 +71,7 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
     except ConfigError as error:
         stop(f"{error}{RESTORED if 'DVC_STAGE' in os.environ else ''}", 2)
     except ValueError as error:
-        stop(str(error), 1)
+        stop(healed(str(error)), 1)
     except OSError as error:
         if error.errno is not None and error.errno not in DISK:
             raise

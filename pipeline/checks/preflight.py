@@ -79,3 +79,11 @@ def check_init(init_from: str | None, init: Path) -> None:
     if held != (init_from or "null"):
         raise ConfigError(f"params.yaml: model.init_from={init_from or 'null'} but data/init was "
                           f"made for {held}; run dvc repro, which runs the stage download first")
+
+
+def check_probes(cfg: Config, hellaswag: Path) -> None:
+    """With train.hellaswag_interval, the file must be the published one. Raises ValueError."""
+    from reprogpt.data.hellaswag_file import check_hellaswag
+
+    if cfg.train.hellaswag_interval is not None:
+        check_hellaswag(hellaswag)
