@@ -33,13 +33,15 @@ if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is k
     die_with_parent()
 
 require("pydantic", "ruamel", "torch")
+from pipeline.checks.rot import healed  # noqa: E402
 from pipeline.checks.seal import Seal  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import ConfigError, out_of_memory, unwritable  # noqa: E402
 from reprogpt.storage.files import sweep  # noqa: E402
 from reprogpt.storage.paths import cache_dir  # noqa: E402
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR,
+        errno.ENOTDIR, errno.EEXIST}
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 # DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that;
@@ -64,9 +66,9 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
 
     Exit code 2: a ConfigError, also for what this machine lacks (checks/preflight.py) for this
     stage or a later one; the stage's outs are put back. Exit code 1: a ValueError (a file with
-    wrong content), a failed download, a full memory, a disk that is full or read-only, or an edit
-    of the stage's params or code while it ran (checks/seal.py). A stage takes no argument but its
-    matrix value.
+    wrong content), a failed download, a full memory, a disk that is full or read-only, a folder in
+    a file's place or the reverse, or an edit of the stage's params or code while it ran
+    (checks/seal.py). A stage takes no argument but its matrix value.
 
     Import slow modules inside the body: the seal must be taken before the code is read.
     """
@@ -91,7 +93,7 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
         if out_of_memory(error):
             stop(FULL.format(name, first_line(error)), 1)
         if isinstance(error, ValueError):
-            stop(str(error), 1)
+            stop(healed(str(error)), 1)
         if not isinstance(error, OSError):
             raise
         if error.errno is not None and error.errno not in DISK:

@@ -49,7 +49,9 @@ def one_line() -> Iterator[None]:
         place = f"{error.filename}: " if error.filename else ""
         stop(f"{place}{error.strerror or error}; name another file or folder", 2)
     except ValueError as error:
-        stop(str(error), 2)
+        from pipeline.checks.rot import healed  # here: without a project's Python it has no YAML
+
+        stop(healed(str(error)), 2)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import DVC_FILE, ROOT, stage
-from pipeline.checks.preflight import check_init
+from pipeline.checks.preflight import check_init, check_probes
 from pipeline.checks.seal import Seal
-from pipeline.cli import stop
 from reprogpt.config import Config
 from reprogpt.launch.run_dir import Paths
 
@@ -26,14 +25,15 @@ def main() -> None:
                       json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
                       hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
         check_init(cfg.model.init_from, Path(paths.init))
+        check_probes(cfg, Path(paths.hellaswag))
         train(cfg, paths, Seal.take("train", DVC_FILE).sources)
 
 
 def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     """Trains what ``cfg`` says, or what is left of it, from and to ``paths``.
 
-    ``code``: the sha256 of every source file that decides the weights. Exits with status 1, one
-    line said, when the training did not finish.
+    ``code``: the sha256 of every source file that decides the weights. Raises ValueError when
+    the training did not finish.
     """
     from reprogpt.launch.launcher import TrainingFailed, launch
     from reprogpt.launch.run_dir import RunDir, runs_root
@@ -48,7 +48,7 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     try:
         launch(run)
     except TrainingFailed as failed:
-        stop(str(failed), 1)
+        raise ValueError(failed) from None
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def trained_project(root: Path) -> Path:
 
 
 class _Rank(Process):
-    """A rank whose ``sum`` meets those of the other ranks, which are threads, at a barrier."""
+    """A rank whose collectives meet those of the other ranks, which are threads, at a barrier."""
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         self.parts[self.rank] = values.clone()
@@ -58,10 +58,17 @@ class _Rank(Process):
         self.barrier.wait()
         return values
 
+    def first_of(self, value: Any) -> Any:
+        self.parts[self.rank] = value
+        self.barrier.wait()
+        found = next((v for _, v in sorted(self.parts.items()) if v is not None), None)
+        self.barrier.wait()
+        return found
+
 
 def on_ranks(world_size: int, work: Callable[[Process], Any]) -> list[Any]:
     """What ``work(process)`` returns on each rank of a group."""
-    parts: dict[int, torch.Tensor] = {}
+    parts: dict[int, Any] = {}
     barrier, results = threading.Barrier(world_size), {}
     threads = []
     for rank in range(world_size):

@@ -189,3 +189,11 @@ def made_for(init: Path) -> str:
     """What model.init_from was when data/init was filled."""
     found = init / "init_from.txt"
     return found.read_text(encoding="utf-8").strip() if found.is_file() else "nothing"
+
+
+def check_probes(cfg: Config, hellaswag: Path) -> None:
+    """With train.hellaswag_interval, the file must be the published one. Raises ValueError."""
+    from reprogpt.data.hellaswag_file import check_hellaswag
+
+    if cfg.train.hellaswag_interval is not None:
+        check_hellaswag(hellaswag)

@@ -52,7 +52,8 @@ def out_of_memory(error: BaseException) -> bool:
 def unwritable(error: OSError, where: str = "") -> str:
     """One line with the fix for a failed write. ``where`` names the file if ``error`` does not."""
     fixes = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
-             errno.EROFS: "make it writable", errno.EACCES: "change its permissions"}
+             errno.EROFS: "make it writable", errno.EACCES: "change its permissions",
+             errno.EISDIR: "remove it", errno.EEXIST: "remove it"}
     fix = fixes.get(error.errno or 0, "correct that")
     name = error.filename if isinstance(error.filename, str) else where
     return (f"{name}: {error.strerror or error}; {fix}, then the same command continues from what "

@@ -19,7 +19,7 @@ def test_initial_weights_are_a_marker_or_a_model_without_pickles(tmp_path):
     (model / "._model.safetensors").write_bytes(b"macOS's")
     fetch_model(str(model), tmp_path / "init")
     assert sorted(p.name for p in (tmp_path / "init").iterdir()) == [
-        "config.json", SOURCE, "model.safetensors"]
+        "SHA256SUMS", "config.json", SOURCE, "model.safetensors"]
     assert (tmp_path / "init" / SOURCE).read_text() == f"{model}\n"
 
 

@@ -17,7 +17,7 @@ from reprogpt.model.gpt import GPT
 from reprogpt.model.lecture1.models import RUNGS
 from reprogpt.model.loss import nll
 from reprogpt.model.registry import build_model
-from reprogpt.tokens.tokenizers import CharTokenizer
+from reprogpt.tokens.tokenizers import CharTokenizer, gpt2_tokenizer, load_tokenizer
 from tests.small_models import model_config, random_ids, random_model
 
 transformers = pytest.importorskip("transformers")
@@ -102,6 +102,7 @@ def test_openais_own_file_has_no_prefix_and_stores_the_triangle(tmp_path):
                for k, v in load_file(tmp_path / "a/model.safetensors").items()}
     tensors["h.0.attn.bias"] = torch.ones(1, 1, 12, 12).tril()
     save_file(tensors, tmp_path / "a/model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "a/SHA256SUMS").unlink()
     loaded, _ = hf.load_model(tmp_path / "a")
     assert all(torch.equal(a, b) for a, b in
                zip(loaded.parameters(), padded_zero(model).parameters()))
@@ -226,6 +227,7 @@ def test_tensors_of_another_shape_than_the_config_says_are_refused(tmp_path):
     cfg = config()
     hf.save_model(tmp_path / "m", model_of(cfg), cfg, None)
     good = json.loads((tmp_path / "m/config.json").read_text())
+    (tmp_path / "m/SHA256SUMS").unlink()
     for changes, message in [
             ({"vocab_size": 64}, r"wte.weight is \(70, 16\), but would be \(64, 16\)"),
             ({"n_positions": 8}, r"wpe.weight is \(12, 16\), but would be \(8, 16\)"),
@@ -242,7 +244,8 @@ def test_shards_of_one_model_are_read_together(tmp_path):
     model = padded_zero(model_of(cfg))
     hf.save_model(tmp_path / "m", model, cfg, None)
     tensors = load_file(tmp_path / "m/model.safetensors")
-    (tmp_path / "m/model.safetensors").unlink()
+    for file in ("model.safetensors", "SHA256SUMS"):
+        (tmp_path / "m" / file).unlink()
     names = sorted(tensors)
     halves = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
     for file, keys in halves.items():
@@ -263,6 +266,7 @@ def test_an_untied_head_is_refused(tmp_path):
     tensors = load_file(tmp_path / "m/model.safetensors")
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + 1
     save_file(tensors, tmp_path / "m/model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "m/SHA256SUMS").unlink()
     with pytest.raises(ValueError, match=r"lm_head\.weight differs"):
         hf.load_model(tmp_path / "m")
 
@@ -321,3 +325,61 @@ def test_a_model_without_biases_is_still_a_gpt2(tmp_path):
     model = random_model(65, bias=False)
     hf.save_model(tmp_path / "m", model, model_config(bias=False), None)
     assert json.loads((tmp_path / "m/config.json").read_text())["model_type"] == "gpt2"
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_flipped_bit_in_a_file_of_a_model_is_found(tmp_path, file):
+    gpt2_tokenizer().save(tmp_path / "tokenizer")
+    hf.save_model(tmp_path / "m", random_model(50257), model_config(), tmp_path / "tokenizer")
+    content = bytearray((tmp_path / "m" / file).read_bytes())
+    content[-20] ^= 1
+    (tmp_path / "m" / file).write_bytes(content)
+    load = load_tokenizer if file == "tokenizer.json" else hf.load_model
+    with pytest.raises(ValueError, match=rf"{file}: has the sha256 .* altered; .*again") as caught:
+        load(tmp_path / "m")
+    assert "\n" not in str(caught.value)
+    (tmp_path / "m" / file).unlink()
+    with pytest.raises(ValueError, match=rf"{file}"):
+        load(tmp_path / "m")
+
+
+OTHER_VALUES = (None, True, -1, 0, 1e9, 10**9, 10**20, 1.5, "x", [], [1], {}, {"a": 1})
+
+
+@pytest.mark.parametrize("switches", [{}, {"activation": "swiglu", "position": "rope"}])
+def test_a_config_of_other_values_is_one_line_and_takes_no_memory(tmp_path, switches):
+    """n_layer = n_embd = 10**9 would take minutes, and more memory than there is."""
+    model = random_model(**switches)
+    hf.save_model(tmp_path / "m", model, model.cfg, None)
+    (tmp_path / "m/SHA256SUMS").unlink()
+    good = json.loads((tmp_path / "m/config.json").read_text())
+    own = good["reprogpt"] if switches else {}
+    shape = () if switches else ("n_layer", "n_head", "n_embd", "n_positions")
+    changed = [({**good, key: value}, key) for key in ("model_type", "vocab_size", *shape)
+               for value in OTHER_VALUES]
+    changed += [({**good, "reprogpt": {**own, key: value}}, key)
+                for key in ("n_layer", "n_head", "n_embd", "position") if key in own
+                for value in OTHER_VALUES]
+    for config, key in changed:
+        (tmp_path / "m/config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"config\.json|would be|init_from") as caught:
+            hf.load_model(tmp_path / "m")
+        assert "\n" not in str(caught.value), key
+
+
+def test_safetensors_and_their_index_of_other_content_are_one_line(tmp_path):
+    hf.save_model(tmp_path / "m", random_model(), model_config(), None)
+    for file in ("model.safetensors", "SHA256SUMS"):
+        (tmp_path / "m" / file).unlink()
+    for value in OTHER_VALUES:
+        for index in (value, {"weight_map": value}):
+            (tmp_path / "m/model.safetensors.index.json").write_text(json.dumps(index))
+            with pytest.raises(ValueError, match=r"damaged or incomplete|is absent"):
+                hf.load_model(tmp_path / "m")
+    for content in (b"", b"\0" * 100, b"text " * 20):
+        (tmp_path / "m/model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match="damaged or incomplete"):
+            hf.load_model(tmp_path / "m")
+    save_file({"other": torch.zeros(3)}, tmp_path / "m/model.safetensors")
+    with pytest.raises(ValueError, match="is absent, but would be"):
+        hf.load_model(tmp_path / "m")

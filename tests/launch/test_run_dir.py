@@ -72,3 +72,20 @@ def test_the_lock_outlives_its_taker_in_a_child_that_holds_it(tmp_path: Path, to
         run.lock()
     child.communicate(b"\n")
     os.close(run.lock())
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "7", "{}", "{", "", '{"config": {}}',
+                                  '{"fingerprints": [], "paths": {}, "contents": 1, "config": 2}'])
+def test_a_run_json_of_other_content_is_one_line_and_is_written_anew(tmp_path, text):
+    run = make_run(tmp_path, tmp_path / "tokens")
+    file = run.path / "run.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json: is damaged") as caught:
+        RunDir.open(run.path)
+    assert "\n" not in str(caught.value)
+    checkpoint.save(run.path, "step_000004", {"step": 4})
+    with pytest.raises(ConfigError, match="runtime.resume=.* cannot be continued: .*damaged"):
+        RunDir.create(run.path.parent, "f" * 16, config(runtime={"resume": run.path.name}),
+                      run.paths)
+    run.write()
+    assert RunDir.open(run.path).fingerprint == run.fingerprint

@@ -1,5 +1,7 @@
 """Shards and their manifest: every kind of damage is named, every range reads back."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -160,3 +162,24 @@ def test_an_old_shard_is_replaced_never_written_into(tmp_path, tokens):
     linked.hardlink_to(path)
     write(tmp_path, tokens)
     assert linked.read_bytes() == b"linked into a cache"
+
+
+def test_an_id_beyond_the_vocabulary_is_named_though_its_checksum_fits(tmp_path, monkeypatch):
+    tokens = np.arange(3500, dtype=np.uint16)
+    tokens[3000] = 50257  # the vocabulary of `write` ends at 50256
+    write(tmp_path, tokens, 3500)
+    with pytest.raises(ValueError, match=r"train_000000\.bin: holds the token id 50257"):
+        TokenStream(tmp_path, "train")
+    monkeypatch.setattr(shards, "_sampled", lambda blocks: [])
+    stream = TokenStream(tmp_path, "train")  # as when its block was not among the sampled
+    assert stream.read(0, 3000)[-1] == 2999
+    with pytest.raises(ValueError, match=r"train_000000\.bin:3000 is the token id 50257"):
+        stream.rows([0, 2999], 4)
+
+
+def test_checksums_that_are_not_there_vouch_for_nothing(tmp_path, tokens):
+    write(tmp_path, tokens)
+    path = tmp_path / "manifest.json"
+    path.write_text(re.sub(r'"crc32": "\w+"', '"crc32": ""', path.read_text()))
+    with pytest.raises(ValueError, match="not as many checksums"):
+        TokenStream(tmp_path, "train")

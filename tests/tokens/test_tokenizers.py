@@ -17,6 +17,7 @@ from reprogpt.tokens.tokenizers import (
     Gpt2Tokenizer,
     gpt2_tokenizer,
     load_tokenizer,
+    shard_tokenizer,
 )
 
 TEXTS = ["", "Hello, world!", "I'll  see\n\n you're\t99 bottles", "naïve 日本語 🙂",
@@ -126,3 +127,56 @@ def test_a_vocabulary_must_fit_uint16():
         CharTokenizer(everything)
     with pytest.raises(ValueError, match="vocabulary of 0"):
         CharTokenizer("")
+
+
+@pytest.mark.parametrize("file", ["vocab.json", "merges.txt", "tokenizer.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", None])
+def test_a_saved_file_that_was_changed_emptied_or_removed_is_named(tmp_path, file, content):
+    gpt2_tokenizer().save(tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file}: (has the sha256|is missing).*again"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_list_of_checksums_that_names_nothing_vouches_for_nothing(tmp_path):
+    CharTokenizer("abc").save(tmp_path)
+    (tmp_path / "SHA256SUMS").write_text("")
+    with pytest.raises(ValueError, match=r"char_vocab\.json: is not listed in SHA256SUMS"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, True, 7, 1.5, "text", [], [1], ["b", "a"], {}, {"a": 1},
+                                   {"a": "x"}, {"characters": ["a"], "unknown": 5},
+                                   {"characters": [1], "unknown": "error"},
+                                   {"characters": ["b", "a"], "unknown": "error"},
+                                   {"model": None}, {"model": {"type": "BPE", "vocab": []}},
+                                   {"model": {"type": "BPE", "vocab": {EOT: 0}, "merges": [3]}}])
+def test_others_files_of_other_shapes_are_one_line(tmp_path, value):
+    for file in ("tokenizer.json", "vocab.json", "char_vocab.json"):  # each goes before the last
+        (tmp_path / file).write_text(json.dumps(value))
+        (tmp_path / "merges.txt").write_text("")
+        with pytest.raises(ValueError, match="tokenizer") as caught:
+            load_tokenizer(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_merges_that_do_not_make_the_vocabulary_are_refused():
+    encoder = json.loads(fetch(ENCODER_JSON).read_bytes())
+    merges = fetch(VOCAB_BPE).read_text(encoding="utf-8")
+    for text in ("", "#version: 0.2\n", merges[:len(merges) // 2]):
+        with pytest.raises(ValueError, match="merge|not 256 bytes"):
+            Gpt2Tokenizer(text, encoder)
+    with pytest.raises(ValueError, match="not 256 bytes"):
+        Gpt2Tokenizer(merges, encoder | {"[PAD]": 50257})
+
+
+def test_shards_know_their_tokenizer(tmp_path):
+    tokenizer = CharTokenizer("abc")
+    tokenizer.save(tmp_path / "tokenizer")
+    identity = {"name": "char", "n_vocab": 3, "fingerprint": tokenizer.fingerprint}
+    assert shard_tokenizer(tmp_path, identity).characters == "abc"
+    CharTokenizer("abd").save(tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match="not the tokenizer that made the shards"):
+        shard_tokenizer(tmp_path, identity)

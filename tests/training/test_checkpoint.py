@@ -11,10 +11,16 @@ import torch
 
 from reprogpt.storage.files import sha256_of
 from reprogpt.training import checkpoint
+from reprogpt.training.metrics_log import COLUMNS
+
+ROWS = [dict.fromkeys(COLUMNS, 1.5)]
 
 
 def state(step: int) -> dict[str, object]:
-    return {"step": step, "model": {"w": torch.arange(100.0) * step}, "rows": [{"loss": 1.5}]}
+    return {"step": step, "model": {"w": torch.arange(100.0) * step}, "rows": ROWS,
+            "optimizer": {}, "scaler": {}, "seconds": 1.0, "best": None, "recent": [2.5],
+            "resolved": {"precision": "float32", "micro_batch": 1, "compile": False},
+            "numerics": {}}
 
 
 def test_a_state_comes_back_exactly(tmp_path: Path) -> None:
@@ -22,7 +28,7 @@ def test_a_state_comes_back_exactly(tmp_path: Path) -> None:
     back = checkpoint.latest(tmp_path)
     assert back is not None
     assert torch.equal(back["model"]["w"], torch.arange(100.0) * 3)
-    assert back["rows"] == [{"loss": 1.5}]
+    assert back["rows"] == ROWS
 
 
 def test_the_name_is_not_in_the_bytes(tmp_path: Path) -> None:
@@ -142,3 +148,19 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no checkpoint"):
         checkpoint.load(tmp_path / "step_000001.pt")
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("changes", [
+    {"step": 5}, {"step": "6"}, {"optimizer": None}, {"rows": [1]}, {"rows": [{"step": 1}]},
+    {"recent": ["x"]}, {"resolved": {}}, {"best": {"loss": 1.0}}, {"model": {"w": 1}},
+    {"seconds": "1"}])
+def test_one_of_other_content_is_set_aside(tmp_path: Path, changes: dict[str, Any],
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint.save(tmp_path, "step_000003", state(3))
+    checkpoint.save(tmp_path, "step_000006", state(6) | changes)
+    back = checkpoint.latest(tmp_path)
+    assert back is not None
+    assert back["step"] == 3
+    said = capsys.readouterr().err
+    assert "step_000006.pt: is " in said
+    assert said.count("\n") == 1

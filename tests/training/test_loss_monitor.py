@@ -32,19 +32,34 @@ def test_a_flush_returns_the_last_step_and_keeps_all_losses(tmp_path: Path) -> N
     assert watch.mean(2) == 2.5
 
 
-@pytest.mark.parametrize(("values", "what"), [((math.nan, 1.0), "loss"), ((math.inf, 1.0), "loss"),
-                                              ((1.0, math.nan), "gradient")])
+@pytest.mark.parametrize(("values", "what", "good"), [
+    ((math.nan, 1.0), "loss", 3),  # of the weights after step 5, which are not good then
+    ((math.inf, 1.0), "loss", 3), ((1.0, math.nan), "gradient", 4)])
 def test_the_step_that_is_not_finite_is_named(tmp_path: Path, values: tuple[float, float],
-                                              what: str) -> None:
+                                              what: str, good: int) -> None:
     watch = monitor(tmp_path)
-    (tmp_path / "step_000004.pt").touch()
+    for step in (2, 3, 4, 5):
+        (tmp_path / f"step_{step:06d}.pt").touch()
     watch.add(torch.tensor([1.0, 1.0]))
     watch.add(torch.tensor(values))
     watch.add(torch.tensor([math.nan, math.nan]))
     place = watch.loader.describe(5).split(":")[0]
     with pytest.raises(NotFinite, match=rf"step 6: the {what} is not finite; its batch is {place}"
-                                        r".*step_000004\.pt: lower train\.lr"):
+                                        rf".*step_00000{good}\.pt: lower train\.lr"):
         watch.flush(7)
+
+
+def test_weights_that_are_not_finite_are_never_a_good_checkpoint(tmp_path: Path) -> None:
+    watch, model = monitor(tmp_path), torch.nn.Linear(3, 2)
+    watch.require_finite(5, model)
+    (tmp_path / "step_000004.pt").touch()
+    with torch.no_grad():
+        model.weight[1, 2] = math.inf
+    with pytest.raises(NotFinite, match="step 5: the weights .* no good checkpoint"):
+        watch.require_finite(5, model)
+    (tmp_path / "step_000003.pt").touch()
+    with pytest.raises(NotFinite, match=r"last good checkpoint is .*step_000003\.pt"):
+        watch.require_finite(5, model)
 
 
 def test_float16s_scaler_may_meet_a_gradient_that_overflows(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.distributed import Process
+from reprogpt.tokens import shards
 from reprogpt.training import checkpoint
 from reprogpt.training.loss_monitor import NotFinite
 from reprogpt.training.trainer import Trainer
@@ -171,7 +172,7 @@ def test_best_keeps_the_best(tmp_path: Path, tokens: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, tokens: Path) -> None:
     run = make_run(tmp_path, tokens, train={"lr": 1e30, "warmup_steps": 0, "grad_clip": 0.0})
     with pytest.raises(NotFinite, match=r"step [1-4]: the (loss|gradient) is not finite; its "
-                                        r"batch is train_00000\d.bin:\d+, .* no checkpoint yet"):
+                                        r"batch is train_00000\d.bin:\d+, .* no good checkpoint"):
         train(run)
     assert not Path(run.paths.model).exists()
 
@@ -246,3 +247,32 @@ def test_a_resume_under_other_numerics_says_so(tmp_path: Path, tokens: Path,
     assert "micro_batch 5 -> 3" in capsys.readouterr().err
     assert "threads 96 -> " in said
     assert "torch 1.0 -> " in said
+
+
+def test_no_checkpoint_of_damaged_data_is_ever_saved(tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bad block is not among those that the opening reads."""
+    monkeypatch.setattr(shards, "BLOCK", 256)
+    monkeypatch.setattr(shards, "_sampled", lambda blocks: [0])
+    run = make_run(tmp_path, write_tokens(tmp_path / "tokens"))
+    damaged = tmp_path / "tokens/train_000002.bin"
+    content = bytearray(damaged.read_bytes())
+    content[-1500] ^= 1  # id & 1: still in the vocabulary, mostly
+    damaged.write_bytes(content)
+    trainer = Trainer(run, Process(0, 1, torch.device("cpu")))
+    with pytest.raises(ValueError, match=r"train_000002\.bin: its bytes \d+ to \d+ differ"):
+        trainer.run()
+    assert checkpoint.steps(run.path) == []
+    assert not Path(run.paths.model).exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_a_line(tmp_path: Path, tokens: Path) -> None:
+    small, run = make_run(tmp_path / "a", tokens), make_run(tmp_path / "b", tokens,
+                                                            model={"n_embd": 16})
+    trainer = Trainer(small, Process(0, 1, torch.device("cpu")))
+    trainer._save()
+    for file in small.path.glob("step_*"):
+        (run.path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match=r"step_000000\.pt: is no checkpoint of this run") as told:
+        Trainer(run, Process(0, 1, torch.device("cpu")))
+    assert "\n" not in str(told.value)

@@ -16,6 +16,7 @@ from reprogpt.evaluation.validation import Validation, mixture_loss
 from reprogpt.formats.huggingface import load_model
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import write_bytes, write_json
+from reprogpt.tokens.full_check import FullCheck
 from reprogpt.tokens.shards import open_split
 from reprogpt.tokens.tokenizers import Tokenizer, load_tokenizer
 
@@ -29,6 +30,7 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     tokenizer = load_tokenizer(root / "models/gpt")
     streams = open_split(root / "data/tokens", "val")
     stream = next(iter(streams.values()))
+    full_check = FullCheck(process, *streams.values())
     _check_tokenizer(tokenizer, stream.manifest.tokenizer)
     at_once = tokens_at_once(process.device, eval_tokens)
     # Text files first: their names may be misspelt.
@@ -57,6 +59,7 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     records = list(scores.lines()) if scores else []
     check_finite("eval.json", result)
     check_finite("hellaswag.jsonl", records)
+    full_check.require_good()
     if process.is_first:
         # A blank line if nothing was asked: DVC warns of an empty file.
         lines = "".join(json.dumps(record) + "\n" for record in records) or "\n"

@@ -1,12 +1,20 @@
 """The model to start from, copied from a directory or the Hugging Face Hub, without pickles."""
 
+import hashlib
 import os
 import re
 import shutil
 from pathlib import Path
 
 from reprogpt.errors import ConfigError
-from reprogpt.storage.files import make_empty, replacing, write_bytes
+from reprogpt.storage.files import (
+    check_sums,
+    make_empty,
+    replacing,
+    sha256_of,
+    write_bytes,
+    write_sums,
+)
 from reprogpt.storage.paths import local_path
 
 SOURCE = "init_from.txt"
@@ -28,9 +36,12 @@ def fetch_model(init_from: str | None, out_dir: Path) -> None:
     make_empty(out_dir)
     if init_from is not None:
         source = local_model(init_from) or _from_hub(init_from)
-        for name, file in model_files(source, init_from).items():
+        files = model_files(source, init_from)
+        check_sums(source, MODEL_FILES, "make or fetch the model again")
+        for name, file in files.items():
             with replacing(out_dir / name) as temporary:
                 shutil.copyfile(file, temporary)
+        write_sums(out_dir)
     write_bytes(out_dir / SOURCE, f"{init_from or 'null'}\n".encode())
 
 
@@ -66,8 +77,8 @@ def _from_hub(name: str) -> Path:
 
     repo, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repo, revision=revision or None,
-                                      allow_patterns=list(MODEL_FILES)))
+        snapshot = Path(snapshot_download(repo, revision=revision or None,
+                                          allow_patterns=list(MODEL_FILES)))
     except LocalEntryNotFoundError:  # raised for a connection that fails
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
                           "model on the Hub, which cannot be reached, and there is no copy of it "
@@ -76,3 +87,23 @@ def _from_hub(name: str) -> Path:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"params.yaml: model.init_from={name!r} must be a model directory or a "
                           f"model on the Hub; the Hub says: {reason}") from None
+    for file in filter(Path.is_symlink, snapshot.iterdir()):
+        _check_blob(file)
+    return snapshot
+
+
+def _check_blob(file: Path) -> None:
+    """Compares a file of the Hub's cache with the Hub's checksum, which huggingface_hub does not:
+    it is the name of the blob that the file links to. Raises ValueError, and removes a bad blob."""
+    blob = file.resolve()
+    if len(blob.name) == 64:  # a large file's sha256
+        found = sha256_of(blob)
+    elif len(blob.name) == 40:  # git's checksum of a small one
+        content = blob.read_bytes()
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324
+    else:  # a mirror's own name for it
+        return
+    if found != blob.name:
+        blob.unlink()
+        raise ValueError(f"{blob}: was damaged in the Hub's cache, and has been removed; run the "
+                         "stage download again, which fetches it anew")

@@ -32,9 +32,10 @@ from reprogpt.formats.gpt2_names import (
 )
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
-from reprogpt.storage.files import temporary_folder
+from reprogpt.storage.files import check_sums, temporary_folder, write_sums
 from reprogpt.tokens.tokenizers import load_tokenizer
 
+AGAIN = "make or fetch the model again"
 _VOCAB_ROWS = re.compile(r"(wte|lm_head|value_embeds\.\d+)\.weight$")
 
 
@@ -76,6 +77,7 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
         save_file(to_gpt2(tensors, cfg.bias) if is_gpt2(cfg) else tensors,
                   new / "model.safetensors",
                   metadata={"format": "pt"})  # transformers refuses a file without it
+        write_sums(new)
         for file in new.iterdir():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -87,6 +89,11 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[GPT, ModelConfig]:
     """The model in a directory, ours or any GPT-2, float32, in eval mode; and its config."""
     weights = read_weights(folder)
+    if weights.cfg.n_layer > max(1000, len(weights.tensors)):  # 1000 cost a second to lay out
+        raise ValueError(f"{folder}/config.json: n_layer={weights.cfg.n_layer}, but the file has "
+                         f"only {len(weights.tensors)} tensors; {AGAIN}")
+    with torch.device("meta"):  # takes no memory, whatever config.json says
+        _check_tensors(build_model(weights.cfg, weights.vocab_size), weights)
     model = build_model(weights.cfg, weights.vocab_size)
     load_weights(model, weights)
     return model.to(device).eval(), weights.cfg
@@ -106,19 +113,8 @@ def load_weights(model: nn.Module, source: Weights | Path) -> None:
         raise ValueError(f"params.yaml: tokenize.encoding gives {vocab_size} tokens but "
                          f"{weights.source} has {weights.vocab_size}; use the encoding it was "
                          "trained with")
-    state = _state(model)
-    shapes = {}
-    for name, p in state.items():  # as in the file: no padding, all positions
-        rows = (vocab_size if _VOCAB_ROWS.search(name) else
-                weights.cfg.block_size if name == "wpe.weight" else len(p))
-        shapes[name] = (rows, *p.shape[1:])
-    for name in sorted(shapes.keys() | weights.tensors.keys()):
-        found = tuple(weights.tensors[name].shape) if name in weights.tensors else "absent"
-        wanted = shapes.get(name, "absent")
-        if found != wanted:
-            raise ValueError(f"{weights.source}: {name} is {found}, but would be {wanted} in a "
-                             "model of its config; make or fetch it again")
-    for name, p in state.items():
+    _check_tensors(model, weights)
+    for name, p in _state(model).items():
         tensor = weights.tensors[name]
         if not tensor.isfinite().all():
             raise ValueError(f"{weights.source}: {name} in its safetensors has values that are nan "
@@ -128,13 +124,32 @@ def load_weights(model: nn.Module, source: Weights | Path) -> None:
         p[rows:] = 0
 
 
+def _check_tensors(model: nn.Module, weights: Weights) -> None:
+    """Raises ValueError naming a tensor that is absent, or not as in a model of its config."""
+    shapes = {}
+    for name, p in _state(model).items():  # as in the file: no padding, all positions
+        rows = (weights.vocab_size if _VOCAB_ROWS.search(name) else
+                weights.cfg.block_size if name == "wpe.weight" else len(p))
+        shapes[name] = (rows, *p.shape[1:])
+    for name in sorted(shapes.keys() | weights.tensors.keys()):
+        found = tuple(weights.tensors[name].shape) if name in weights.tensors else "absent"
+        wanted = shapes.get(name, "absent")
+        if found != wanted:
+            raise ValueError(f"{weights.source}: {name} is {found}, but would be {wanted} in a "
+                             f"model of its config; {AGAIN}")
+
+
 def read_weights(path: Path) -> Weights:
     """The tensors of a model directory, ours or any GPT-2, by our names. Raises ValueError."""
     config, cfg = read_config(path)
+    vocab_size = config.get("vocab_size")
+    if type(vocab_size) is not int or not 0 < vocab_size < 2**31:
+        raise ValueError(f"{path}/config.json: vocab_size={vocab_size!r} must be a whole number of "
+                         f"tokens; {AGAIN}")
     tensors = _read_safetensors(path)
     if config.get("model_type") != OWN_TYPE:
         tensors = from_gpt2(tensors, cfg.bias, path)
-    return Weights(cfg, config["vocab_size"], tensors, str(path))
+    return Weights(cfg, vocab_size, tensors, str(path))
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
@@ -142,6 +157,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path}: no config.json; give a model directory in the Hugging Face "
                          "layout (config.json, model.safetensors)")
+    check_sums(path, ["config.json"], AGAIN)
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -177,6 +193,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    check_sums(path, ["*.safetensors", "model.safetensors.index.json"], AGAIN)
     single, index = path / "model.safetensors", path / "model.safetensors.index.json"
     if not single.is_file() and not index.is_file():
         raise ValueError(f"{path}: no model.safetensors; pickled weights (pytorch_model.bin) are "
@@ -187,6 +204,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             return load_file(single)
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         return {k: v for file in files for k, v in load_file(path / Path(file).name).items()}
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: its safetensors are damaged or incomplete ({error}); make or "
                          "fetch the model again") from None

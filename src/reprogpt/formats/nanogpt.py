@@ -21,6 +21,7 @@ from reprogpt.formats.gpt2_names import GPT2_VOCAB, from_gpt2
 from reprogpt.formats.hub_model import MODEL_FILES
 from reprogpt.formats.huggingface import Weights, load_weights, save_model
 from reprogpt.model.registry import build_model
+from reprogpt.storage.files import SUMS
 from reprogpt.tokens.tokenizers import load_tokenizer
 
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size")
@@ -42,7 +43,7 @@ def convert(checkpoint: Path, out_dir: Path, tokenizer_dir: Path | None = None) 
     code, is no such checkpoint, or has tensors of another shape than its settings say.
     """
     for other in out_dir.iterdir() if out_dir.is_dir() else [out_dir]:
-        if other.exists() and not any(map(other.match, MODEL_FILES)):
+        if other.exists() and not any(map(other.match, (*MODEL_FILES, SUMS))):
             raise ValueError(f"{out_dir}: must be a new folder or a model directory, which is then "
                              f"replaced, but {other} is no file of a model; name another")
     if tokenizer_dir:

@@ -194,14 +194,14 @@ def _environment(run: RunDir) -> dict[str, str]:
 
 def main() -> int:
     """Launches the run, or under srun its part on this node; returns the exit status."""
-    run = RunDir.open(Path(sys.argv[1]))
-    if sys.argv[2:] == ["node"]:
-        die_with_parent()
-        with StopSignals() as stop:
-            return abs(_wait(_start_ranks(run, []), run, stop))
     try:
+        run = RunDir.open(Path(sys.argv[1]))
+        if sys.argv[2:] == ["node"]:
+            die_with_parent()
+            with StopSignals() as stop:
+                return abs(_wait(_start_ranks(run, []), run, stop))
         launch(run)
-    except (TrainingFailed, ValueError) as error:
+    except (TrainingFailed, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -2,12 +2,13 @@
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from reprogpt.config import Config
 from reprogpt.errors import ConfigError
@@ -55,33 +56,34 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The run that :meth:`write` recorded, which no later edit of params.yaml can reach."""
-        known: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        config = Config.parse(known["config"], source=str(path / "run.json"))
-        return cls(path, known["fingerprints"][-1], config, Paths(**known["paths"]),
-                   tuple((name, digest) for name, digest in known["contents"]))
+        """The run that :meth:`write` recorded, which no later edit of params.yaml can reach. Raises
+        ValueError."""
+        known = _read(path / "run.json")
+        config = Config.parse(known.config, source=str(path / "run.json"))
+        return cls(path, known.fingerprints[-1], config, known.paths, known.contents)
 
     def write(self) -> None:
         """Writes run.json. Only the holder of the lock may: running processes depend on it."""
-        others = [f for f in self._known().get("fingerprints", []) if f != self.fingerprint]
+        known: tuple[str, ...] = ()
+        with contextlib.suppress(OSError, ValueError):  # missing or torn
+            known = _read(self.path / "run.json").fingerprints
         write_json(self.path / "run.json", {
-            "fingerprints": [*others, self.fingerprint], "paths": asdict(self.paths),
-            "contents": self.contents, "config": self.config.model_dump(mode="json")})
-
-    def _known(self) -> dict[str, Any]:
-        """What run.json says; empty where it is missing or torn."""
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
-        return {}
+            "fingerprints": [*(f for f in known if f != self.fingerprint), self.fingerprint],
+            "paths": asdict(self.paths), "contents": self.contents,
+            "config": self.config.model_dump(mode="json")})
 
     def _check_resume(self) -> None:
         name = f"params.yaml: runtime.resume={self.path.name}"
-        steps, known = checkpoint_steps(self.path), self._known()
-        if not steps or not known:
+        steps = checkpoint_steps(self.path)
+        try:
+            known = _read(self.path / "run.json") if steps else None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{name} cannot be continued: {error}; set it to null") from None
+        if known is None:
             raise ConfigError(f"{name} has no checkpoint in {self.path.parent}; name a run that "
                               "is there, or set it to null")
-        before = Config.parse(known["config"], source=str(self.path / "run.json"))
-        old = _identity(before, known["contents"])
+        before = Config.parse(known.config, source=str(self.path / "run.json"))
+        old = _identity(before, known.contents)
         new = _identity(self.config, self.contents)
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
@@ -89,7 +91,7 @@ class RunDir:
                                   f"{new.get(key)}: only its code may differ; put that back, "
                                   "or set runtime.resume to null")
         finished = max(steps) >= self.config.train.max_steps
-        if finished and self.fingerprint not in known["fingerprints"]:
+        if finished and self.fingerprint not in known.fingerprints:
             raise ConfigError(f"{name} is finished, by other code than this; set it to null to "
                               "train anew")
 
@@ -117,6 +119,24 @@ class RunDir:
     def done(self) -> Path:
         """File that exists once everything that a finished run leaves is written."""
         return self.path / "done"
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Contents of run.json."""
+
+    fingerprints: Annotated[tuple[str, ...], Field(min_length=1)]
+    paths: Paths
+    contents: tuple[tuple[str, str], ...]
+    config: dict[str, Any]
+
+
+def _read(path: Path) -> _Saved:
+    """Reads run.json. Raises OSError, and ValueError when it is damaged."""
+    try:
+        return TypeAdapter(_Saved).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{path}: is damaged ({error.errors()[0]['msg']})") from None
 
 
 def checkpoint_steps(run: Path) -> list[int]:

@@ -21,6 +21,8 @@ class Process:
     rank: int
     world_size: int
     device: torch.device
+    first_here: bool = True
+    """Whether this is the first process on its machine."""
 
     @property
     def is_first(self) -> bool:
@@ -44,6 +46,13 @@ class Process:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def first_of(self, value: Any) -> Any:
+        """The value of the lowest rank on which it is not None, on every process. A collective."""
+        box = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(box, value)
+        return next((found for found in box if found is not None), None)
+
 
 @contextlib.contextmanager
 def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Process]:
@@ -53,7 +62,8 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
     gives. A collective that waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = pick_device(device_setting, int(os.environ.get("LOCAL_RANK", 0)))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = pick_device(device_setting, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif device.type == "cpu":
@@ -65,7 +75,7 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
         store = dist.FileStore(file, world) if file else None  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=world,
                                 timeout=datetime.timedelta(seconds=timeout_seconds))
-    yield Process(rank, world, device)
+    yield Process(rank, world, device, local_rank == 0)
 
 
 def leave(status: int = 0) -> NoReturn:

@@ -11,8 +11,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ TEMPORARY = ".tmp"
 FRESH_SECONDS = 2.0
 TEXT_ENCODING = "utf-8-sig"
 """How text of the user is read: UTF-8, where a byte order mark at the start is no text."""
+SUMS = "SHA256SUMS"
+"""Checksums of the files beside it, in the form of `sha256sum`."""
 
 
 @contextmanager
@@ -96,6 +99,36 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Writes SUMS over the files of a folder. Call it last: it vouches for all that is there."""
+    lines = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(folder.iterdir())
+             if file.is_file() and file.name != SUMS]
+    write_bytes(folder / SUMS, "".join(lines).encode())
+
+
+def check_sums(folder: Path, patterns: Iterable[str], again: str) -> None:
+    """Compares the files of a folder that match ``patterns``, glob patterns of names, with its
+    SUMS. A folder without SUMS, which others made, passes.
+
+    Raises ValueError naming a file that is missing, altered or not listed; ``again`` is the fix.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    present = {file.name for file in folder.iterdir() if not file.name.startswith(".")}
+    for name in sorted(present | sums.keys()):
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            found = sha256_of(folder / name) if (folder / name).is_file() else None
+            if found != sums.get(name):
+                what = "is missing" if found is None else (
+                    f"has the sha256 {found[:12]}..., not that in {SUMS}: it was altered"
+                    if name in sums else f"is not listed in {SUMS}")
+                raise ValueError(f"{folder / name}: {what}; {again}, or remove {SUMS} if you "
+                                 "yourself changed it")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

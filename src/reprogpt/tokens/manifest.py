@@ -1,21 +1,27 @@
 """`manifest.json`: the shards of a tokenized corpus, their checksums, and where they came from."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from reprogpt.storage.files import write_json
 from reprogpt.storage.paths import cache_dir, local_path
 
 MANIFEST = "manifest.json"
+IDENTITY = {"name": str, "n_vocab": int, "fingerprint": str}
+"""What a manifest says of the tokenizer."""
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
 class Shard:
     """One file of tokens. `documents` counts the documents that begin in it."""
+
+    __pydantic_config__ = STRICT
 
     name: str
     split: str
@@ -46,6 +52,8 @@ def cached_shard_path(key: str) -> Path:
 class Totals:
     """Sums over a split. `bytes` is UTF-8 text; `dropped` counts documents by reason."""
 
+    __pydantic_config__ = STRICT
+
     documents: int
     tokens: int
     bytes: int
@@ -67,7 +75,7 @@ class Manifest:
     shards: tuple[Shard, ...]
     totals: dict[str, Totals]
     tokenizer: dict[str, Any]
-    """name, n_vocab, fingerprint"""
+    """See IDENTITY."""
     corpus: dict[str, Any]
     """name, revision; of a mixture also mix: the names of each corpus's shards"""
 
@@ -82,6 +90,15 @@ class Manifest:
                 and (corpus is None or shard.name in self.corpus["mix"][corpus])]
 
 
+@dataclass(frozen=True)
+class _Saved(Manifest):
+    """A manifest as its file has it."""
+
+    __pydantic_config__ = STRICT
+
+    version: Literal[1] = field(kw_only=True)
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes `manifest.json`. Call it last: readers take the shards it lists for complete."""
     write_json(folder / MANIFEST, {"version": 1, **asdict(manifest)})
@@ -91,14 +108,16 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads `manifest.json`. Raises ValueError if it is missing or malformed."""
     path = Path(folder) / MANIFEST
     try:
-        values = json.loads(path.read_bytes())
-        if values.pop("version") != 1:
-            raise ValueError("its version is not 1")
-        shards = tuple(Shard(**shard) for shard in values.pop("shards"))
-        totals = {name: Totals(**total) for name, total in values.pop("totals").items()}
-        return Manifest(shards=shards, totals=totals, **values)
+        found = TypeAdapter(_Saved).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run the stage tokenize") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is not a manifest of shards ({error}); "
-                         "run the stage tokenize again") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        wrong = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    else:
+        wrong = ", ".join(f"tokenizer.{key}" for key, kind in IDENTITY.items()
+                          if type(found.tokenizer.get(key)) is not kind)
+    if wrong:
+        raise ValueError(f"{path}: is not a manifest of shards ({wrong}); run the stage tokenize "
+                         "again")
+    return Manifest(found.shards, found.totals, found.tokenizer, found.corpus)

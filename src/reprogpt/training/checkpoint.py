@@ -5,15 +5,50 @@ checksum. Both are written under a temporary name, synced and renamed, the check
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from reprogpt.launch.run_dir import checkpoint_steps
 from reprogpt.storage.files import replacing, sha256_of, write_bytes
+from reprogpt.training.metrics_log import COLUMNS
 
 steps = checkpoint_steps
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+
+
+class _Best(_Part):
+    loss: float
+    step: int
+
+
+class _Resolved(_Part):
+    precision: str
+    micro_batch: int
+    compile: bool
+
+
+class _State(_Part):
+    """What Trainer saves after a step."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    seconds: float
+    best: _Best | None
+    rows: list[dict[Literal[COLUMNS], float]]  # type: ignore[valid-type]
+    recent: list[float]
+    resolved: _Resolved
+    numerics: dict[str, str]
 
 
 def save(run: Path, name: str, state: dict[str, Any]) -> Path:
@@ -55,7 +90,7 @@ def latest(run: Path) -> dict[str, Any] | None:
     for step in reversed(steps(run)):
         path = run / f"step_{step:06d}.pt"
         try:
-            return load(path)
+            return _checked(load(path), path, step)
         except ValueError as error:
             spoiled = path.with_suffix(".spoiled")
             path.replace(spoiled)
@@ -63,6 +98,30 @@ def latest(run: Path) -> dict[str, Any] | None:
             print(f"{error}; set aside as {spoiled.name}, using the checkpoint before it",
                   file=sys.stderr, flush=True)
     return None
+
+
+def _checked(state: dict[str, Any], path: Path, step: int) -> dict[str, Any]:
+    """``state``, if it has all that Trainer saves, after ``step`` updates. Raises ValueError."""
+    try:
+        found = _State.model_validate(state)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(f"{path}: is no checkpoint of a step ({'.'.join(map(str, problem['loc']))}"
+                         f": {problem['msg']})") from None
+    if found.step != step or any(row.keys() != set(COLUMNS) for row in found.rows):
+        raise ValueError(f"{path}: is the checkpoint of another step, {found.step}, or program")
+    return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Names the checkpoint in what its body raises when the state is that of another model."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: is no checkpoint of this run ({what}); remove it, and the same "
+                         "command continues from the one before it") from None
 
 
 def prune(run: Path, keep: int, best: int | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reprogpt.config import TrainConfig
 from reprogpt.runtime.distributed import Process
@@ -49,13 +49,25 @@ class LossMonitor:
         norms = values[:, 1].tolist()
         for i, (loss, norm) in enumerate(zip(losses, norms, strict=True), step - len(losses) + 1):
             if problem := self._problem(loss, norm):
-                found = checkpoint.steps(self.run)
-                last = (f"the last good checkpoint is {self.run.name}/step_{found[-1]:06d}.pt"
-                        if found else "there is no checkpoint yet")
-                raise NotFinite(f"step {i}: {problem}; its batch is {self.loader.describe(i - 1)}; "
-                                f"{last}: lower train.lr or look at those tokens")
+                # The loss of step i is that of the weights after step i - 1, which are then bad.
+                raise self._stop(i, problem, i - 1 if math.isfinite(loss) else i - 2)
             self.recent.append(loss)
         return losses[-1], norms[-1]
+
+    def require_finite(self, step: int, model: nn.Module) -> None:
+        """Raises NotFinite unless all weights after ``step`` updates are finite. A collective."""
+        parts = [p.to_local() if hasattr(p, "to_local") else p for p in model.parameters()]
+        if self.process.any(not all(bool(part.isfinite().all()) for part in parts)):
+            raise self._stop(step, "the weights after it are not finite", step - 1)
+
+    def _stop(self, step: int, problem: str, sound: int) -> NotFinite:
+        """The error of a ``step``; loss, gradient and weights of steps up to ``sound`` are good. A
+        checkpoint is good if the step after it is."""
+        good = [n for n in checkpoint.steps(self.run) if n < sound]
+        last = (f"the last good checkpoint is {self.run.name}/step_{good[-1]:06d}.pt" if good else
+                "there is no good checkpoint yet")
+        return NotFinite(f"step {step}: {problem}; its batch is {self.loader.describe(step - 1)}; "
+                         f"{last}: lower train.lr or look at those tokens")
 
     def mean(self, steps: int) -> float:
         """The mean loss of the last ``steps`` steps; nan without any."""

@@ -24,9 +24,10 @@ from reprogpt.model.registry import build_model
 from reprogpt.runtime.device import autocast, numerics, peak_flops, set_determinism
 from reprogpt.runtime.distributed import Process, leave, process_group
 from reprogpt.runtime.signals import StopSignals, die_with_parent
+from reprogpt.tokens.full_check import FullCheck
 from reprogpt.tokens.manifest import read_manifest
 from reprogpt.tokens.shards import open_split
-from reprogpt.tokens.tokenizers import load_tokenizer
+from reprogpt.tokens.tokenizers import shard_tokenizer
 from reprogpt.training import checkpoint, sharding
 from reprogpt.training.auto import resolve_auto
 from reprogpt.training.loader import open_loader
@@ -52,7 +53,9 @@ class Trainer:
         tokens = Path(run.paths.tokens)
         self.loader = open_loader(cfg, tokens, Path(run.paths.init))
         self.val_streams = open_split(tokens, "val", runtime.verify)
-        tokenizer = load_tokenizer(tokens / "tokenizer")
+        streams = [windows.stream for windows in self.loader.corpora.values()]
+        self.full_check = FullCheck(process, *streams, *self.val_streams.values())
+        tokenizer = shard_tokenizer(tokens, streams[0].manifest.tokenizer)
         self.token_bytes = tokenizer.token_bytes()
         if (rows := self.loader.sizes.rows(0)) < process.world_size:
             which, key = (("a", "batch_tokens") if train.batch_ramp is None
@@ -77,7 +80,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(process.device.type,
                                            enabled=self.wrapped.precision == "float16")
         if state is not None:
-            self._restore(state)
+            with checkpoint.restoring(run.path / f"step_{self.step:06d}.pt"):
+                self._restore(state)
         past = state or {"seconds": 0.0, "best": None, "rows": [], "recent": []}
         self.clock = Clock(process.device, past["seconds"])
         self.best: dict[str, Any] | None = past["best"]  # of train.keep=best: loss, step
@@ -116,12 +120,13 @@ class Trainer:
                     self._log()
                 self._probe()
                 self._show(bar)
-                stopping = process.any(stop.received is not None)
+                stopping = process.any(bool(stop.received or self.full_check.problem))
                 if stopping or last or self.step % self.cfg.runtime.checkpoint_interval == 0:
                     self._save()
                 if stopping and not last:
                     raise Stopped(f"stopped at step {self.step} of {cfg.max_steps}, checkpoint "
                                   "saved; the same command continues from there")
+        self.full_check.require_good()
         weights = sharding.full_state(self.model, process)
         if process.is_first:
             self._finish(weights)
@@ -175,7 +180,9 @@ class Trainer:
         if self._saved == self.step:
             return
         with self.clock.stopped() as seconds:
+            self.full_check.require_good()  # a checkpoint of bad data would outlive their repair
             self.monitor.flush(self.step)  # raises before a diverged state is saved
+            self.monitor.require_finite(self.step, self.model)
             state = {
                 "step": self.step, "model": sharding.full_state(self.model, self.process),
                 "optimizer": sharding.full_state(self.optimizer, self.process),
@@ -212,16 +219,19 @@ class Trainer:
     def _finish(self, weights: dict[str, Tensor]) -> None:
         """Writes the model (with train.keep=best the best one) and metrics/train.json."""
         run, cfg = self.run_dir, self.cfg
+        model = build_model(cfg.model, self.model.vocab_size)
         if self.best is not None:
+            path = run.path / f"best_{self.best['step']:06d}.pt"
             try:
-                weights = checkpoint.load(run.path / f"best_{self.best['step']:06d}.pt")["model"]
+                weights = checkpoint.load(path)["model"]
+                with checkpoint.restoring(path):
+                    model.load_state_dict(weights)
             except ValueError as error:
                 raise ValueError(f"{error}; it was the best model: remove {run.path} to train "
                                  "anew") from None
         if not all(w.isfinite().all() for w in weights.values()):
             raise ValueError(f"{run.path}: its weights have values that are nan or infinite; "
                              "remove it, and train anew with a lower train.lr")
-        model = build_model(cfg.model, self.model.vocab_size)
         model.load_state_dict(weights)
         hf.save_model(Path(run.paths.model), model, cfg.model, Path(run.paths.tokens, "tokenizer"))
         tokens, seconds = self.loader.tokens(self.step), self.clock.seconds
@@ -233,7 +243,7 @@ class Trainer:
             "epochs": round(self.loader.epochs(self.step), 4),
             "unused_tokens": self.loader.unused_tokens,
             "train_loss": self.monitor.mean(cfg.train.eval_interval),
-            "val_loss": self.best["loss"] if self.best else self.log.last("val_loss"),
+            "val_loss": self.best["loss"] if self.best else self.log.rows[-1]["val_loss"],
             "tokens_per_second": speed, "seconds": seconds,
             "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
             "parameters": self.model.num_parameters(), "fingerprint": run.path.name,
