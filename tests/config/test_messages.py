@@ -56,7 +56,7 @@ BAD = [
     ("download", {**BASE["download"], ("a",): 1}, "is not a param; remove it (there are: corpus, "),
     ("seed", datetime.date(2026, 1, 31), "seed=2026-01-31 must be a whole number; see presets"),
     ("download.corpus", datetime.date(2026, 1, 31), "=2026-01-31 must be 'shakespeare', "),
-    ("tokenize.encoding", None, "=null must be 'gpt2' or 'char'; see presets"),
+    ("tokenize.encoding", None, "=null must be 'gpt2', 'char' or 'bpe'; see presets"),
     ("download.files", [datetime.date(2026, 1, 31)], "files.0=2026-01-31 must be text; put quotes"),
     ("model", None, "model=null must be a mapping; see presets"),
     ("model", MISSING, "model is missing"),

@@ -12,7 +12,7 @@ from reprogpt.config import SampleConfig
 from reprogpt.formats import huggingface as hf
 from reprogpt.generation.chat import HELP, converse, stream_text
 from reprogpt.generation.samples import write
-from reprogpt.tokens.tokenizers import CharTokenizer, Gpt2Tokenizer, _byte_of
+from reprogpt.tokens.tokenizers import BpeTokenizer, CharTokenizer, _byte_of
 from tests.conftest import ROOT
 from tests.small_models import random_model
 
@@ -33,7 +33,7 @@ def test_characters_of_several_tokens_come_whole():
     # every byte a token: é takes two, 字 three
     by_byte = {b: c for c, b in _byte_of().items()}
     encoder = {by_byte[b]: b for b in range(256)} | {"<|endoftext|>": 256}
-    tokenizer = Gpt2Tokenizer("#version: 0.2\n", encoder)
+    tokenizer = BpeTokenizer("#version: 0.2\n", encoder)
     model = random_model(tokenizer.n_vocab, scale=0.5)
     streamed = list(stream_text(model, tokenizer, "é字", CFG, 3))
     assert "".join(streamed) == write(model, tokenizer, CFG.model_copy(

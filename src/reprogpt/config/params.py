@@ -25,6 +25,9 @@ from reprogpt.config.sections import (
 from reprogpt.config.yaml_file import read_yaml
 from reprogpt.errors import ConfigError, ParamError
 
+BIGRAM_VOCAB = 8192
+"""The largest vocabulary whose table of pairs (256 MB) is reasonable."""
+
 
 class Config(Section):
     """All of params.yaml: the sections, and the rules between them."""

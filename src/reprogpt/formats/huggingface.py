@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from reprogpt.config import ModelConfig
 from reprogpt.config.messages import explain, show
 from reprogpt.formats.gpt2_names import (
+    GPT2_VOCAB,
     OWN_TYPE,
     from_config,
     from_gpt2,
@@ -61,14 +62,15 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         new, old = Path(temporary, "new"), Path(temporary, "old")
         new.mkdir()
+        vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
+        eot = GPT2_VOCAB - 1 if vocab_size == GPT2_VOCAB else None
         if tokenizer_dir is not None:
-            load_tokenizer(tokenizer_dir)  # raises if there is none
+            eot = load_tokenizer(tokenizer_dir).eot  # raises if there is none
             for file in tokenizer_dir.iterdir():  # it may be a whole model directory
                 if (file.suffix in (".json", ".txt") and "safetensors" not in file.name
                         and not file.name.startswith(".")):
                     shutil.copyfile(file, new / file.name)
-        vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
-        config = json.dumps(to_config(cfg, vocab_size), indent=2)
+        config = json.dumps(to_config(cfg, vocab_size, eot), indent=2)
         (new / "config.json").write_text(config + "\n")
         tensors = {}
         for name, p in _state(model).items():
