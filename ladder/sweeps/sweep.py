@@ -49,8 +49,8 @@ def points(name: str) -> Iterator[tuple[tuple[float, float], list[Config]]]:
 
 
 def first_run(name: str) -> Config:
-    """The first run of a sweep; all are validated. Raises ConfigError."""
-    return [cfg for _, runs in points(name) for cfg in runs][0]
+    """The first run of a sweep. Raises ConfigError for any of them."""
+    return list(points(name))[0][1][0]  # noqa: RUF015 (all are validated)
 
 
 def shown(overlay: Mapping[str, Any]) -> tuple[str, float]:
@@ -83,6 +83,7 @@ def loss_of(cfg: Config, contents: list[tuple[str, str]]) -> float:
 
 def main(name: str) -> None:
     full = f"sweep@{name}"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads would wait for one another
     with stage(full, DVC_FILE, partial(first_run, name)):
         from reprogpt.storage.files import sha256_of, write_bytes
 
