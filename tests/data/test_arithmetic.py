@@ -143,7 +143,7 @@ def test_a_problem_written_by_hand_is_posed_as_the_task_does(text, task, values,
     problem = written_by_hand(text, task, cfg)
     assert (problem.prompt, problem.answer) == (prompt, answer)
     operation = re.sub(r"\b0+(?=\d)", "", prompt.rstrip("=").replace("/", "//"))
-    assert result(answer, cfg) == eval(operation)  # noqa: S307 (our own digits)
+    assert result(answer, cfg) == eval(operation)
 
 
 def test_other_text_is_no_problem_and_an_unknown_problem_is_one_line():
