@@ -86,7 +86,7 @@ BAD = [
     ("train.decay_fraction", 0.5, "=0.5 is read by schedule wsd only; leave it out"),
     ("tokenize.val_tokens", 5, "cannot be both set or both null"),
     ("tokenize.val_fraction", None, "cannot be both set or both null"),
-    ("tokenize.encoding", "bpe", "tokenize.vocab_size must be set when encoding is 'bpe'; e.g. 4096"),
+    ("tokenize.encoding", "bpe", "tokenize.vocab_size must be set when encoding is 'bpe'; e"),
     ("tokenize.vocab_size", 4096, "vocab_size=4096 is for encoding 'bpe', not 'gpt2'; remove it"),
     ("tokenize.vocab_size", 255, "=255 must be greater than or equal to 256; try 256"),
     ("tokenize.vocab_size", 65_536, "=65536 must be less than or equal to 65535; try 65535"),

@@ -18,7 +18,7 @@ from reprogpt.encoding.encoder import ODD_TEXTS, gigatoken_ids
 from reprogpt.encoding.tokenize_corpus import tokenize
 from reprogpt.encoding.train_bpe import train_bpe, training_text
 from reprogpt.errors import ConfigError
-from reprogpt.formats.huggingface import save_model
+from reprogpt.formats.huggingface import check_tokenizer, save_model
 from reprogpt.model.gpt import GPT
 from reprogpt.tokens.tokenizers import EOT, WORDS, _byte_of, gpt2_tokenizer, load_tokenizer
 from tests.encoding.small_corpora import config, raw, runtime, stream
@@ -198,6 +198,19 @@ def test_other_splits_train_on_their_own_side(corpus, tmp_path, split):
     trained = "".join(tokenizer.decode(stream(tmp_path / "out", "train"))).split(EOT)[1:]
     assert "".join(trained) in "".join(texts)
     assert tokens_of(tokenizer)[256:] == textbook(trained, 44)
+
+
+def test_a_model_cannot_go_on_with_another_trained_tokenizer(tmp_path):
+    cfg = model_config()
+    for name, text in (("one", PROSE), ("two", PROSE.upper())):
+        train_bpe(joined([text]), 300).save(tmp_path / name)
+    save_model(tmp_path / "m", GPT(cfg, 301), cfg, tmp_path / "one")
+    same, other = (load_tokenizer(tmp_path / name) for name in ("one", "two"))
+    as_manifest = [{"name": t.name, "n_vocab": t.n_vocab, "fingerprint": t.fingerprint}
+                   for t in (same, other)]
+    check_tokenizer(tmp_path / "m", as_manifest[0])
+    with pytest.raises(ValueError, match=r"its tokenizer \(bpe, 301 ids\) is not.*init_from: null"):
+        check_tokenizer(tmp_path / "m", as_manifest[1])
 
 
 def test_without_gigatoken_it_cannot_be_trained(monkeypatch):

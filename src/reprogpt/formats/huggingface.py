@@ -172,6 +172,19 @@ def check_shape(cfg: ModelConfig, theirs: ModelConfig, source: str | Path) -> No
                          f"{theirs.block_size}, the positions of {source}; lower it")
 
 
+def check_tokenizer(path: Path, other: Mapping[str, Any]) -> None:
+    """Raises ValueError where a model directory's trained tokenizer is not ``other``, that of a
+    manifest: the same ids would stand for other text."""
+    try:
+        tokenizer = load_tokenizer(path)
+    except ValueError:  # a model without one
+        return
+    if "bpe" in (tokenizer.name, other["name"]) and tokenizer.fingerprint != other["fingerprint"]:
+        raise ValueError(f"{path}: its tokenizer ({tokenizer.name}, {tokenizer.n_vocab} ids) is not "
+                         f"that of the shards ({other['name']}, {other['n_vocab']} ids), which was "
+                         "trained on their text; set model.init_from: null")
+
+
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name; a tied parameter once."""
     saved = model.state_dict().keys()
