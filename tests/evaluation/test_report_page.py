@@ -79,7 +79,7 @@ def single(record=None, panels=None):
 
 def test_arithmetic_shows_the_share_solved_by_digits():
     scores = {"val_loss": 1.0, "task": {}, "hellaswag": {"examples": 0},
-              "solved": [{"kind": "1-digit +", "solved": 1.0}, {"kind": "2-digit *", "solved": 0.8}]}
+              "solved": [{"kind": "1-digit +", "solved": 1}, {"kind": "2-digit *", "solved": 0.8}]}
     text = single(run("this run", scores=scores))
     assert "2-digit *: 0.800" in text
     assert "share of problems solved" in text

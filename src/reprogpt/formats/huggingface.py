@@ -181,8 +181,8 @@ def check_tokenizer(path: Path, other: Mapping[str, Any]) -> None:
         return
     if "bpe" in (tokenizer.name, other["name"]) and tokenizer.fingerprint != other["fingerprint"]:
         raise ValueError(f"{path}: its tokenizer ({tokenizer.name}, {tokenizer.n_vocab} ids) is "
-                         f"not that of the shards ({other['name']}, {other['n_vocab']} ids), which was "
-                         "trained on their text; set model.init_from: null")
+                         f"not that of the shards ({other['name']}, {other['n_vocab']} ids), which "
+                         "was trained on their text; set model.init_from: null")
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
