@@ -2,13 +2,15 @@
 
     python -m pipeline.chat                  models/gpt, with the section `sample` of params.yaml
     python -m pipeline.chat --model DIR --temperature 0.7 --top-k 40 --tokens 200 --seed 1
+
+With the corpora addition and calculator, problems may be written as 12+34.
 """
 
 from pathlib import Path
 
 from pipeline import PARAMS_FILE, ROOT, load_params
 from pipeline.cli import Parser, one_line, options_named
-from reprogpt.config import Config, merge
+from reprogpt.config import Config, TaskConfig, merge
 
 OPTIONS = {  # option: (the param that it replaces, its type)
     "--device": ("runtime.device", str),
@@ -37,7 +39,9 @@ def main() -> None:
         cfg = Config.parse(values, source=str(PARAMS_FILE))
         from reprogpt.generation.chat import converse
 
-        converse(given["model"], cfg.sample, cfg.seed, cfg.runtime.device)
+        corpus, task = cfg.download.corpus, cfg.download.task or TaskConfig()
+        converse(given["model"], cfg.sample, cfg.seed, cfg.runtime.device,
+                 task=(corpus, task) if corpus in ("addition", "calculator") else None)
 
 
 if __name__ == "__main__":

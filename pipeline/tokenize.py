@@ -10,7 +10,8 @@ def main() -> None:
         manifest = tokenize(cfg.tokenize, ROOT / "data/raw", ROOT / "data/tokens",
                             cfg.runtime)
         for split, total in manifest.totals.items():
-            print(f"{split}: {total.documents:,} documents, {total.tokens:,} tokens")
+            print(f"{split}: {total.documents:,} documents, {total.tokens:,} tokens, "
+                  f"{total.bytes / total.tokens:.2f} bytes a token")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from reprogpt.config.yaml_file import flatten
 from tests.conftest import ROOT
 
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md",
-         "exercises/README.md", "ladder/README.md", "ladder/page.md",
+         "exercises/README.md", "ladder/README.md", "ladder/page.md", "ladder/sweeps/README.md",
          *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 TEXT = {page: (ROOT / page).read_text() for page in PAGES}
 OUTS = ("data/", "metrics/", "models/", "runs/")

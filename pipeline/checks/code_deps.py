@@ -1,7 +1,7 @@
 """Which files of this project a stage's result depends on: the import closure of its script.
 
     python -m pipeline.checks.code_deps          where the code deps in dvc.yaml differ from it
-    python -m pipeline.checks.code_deps --write  corrects dvc.yaml and ladder/dvc.yaml
+    python -m pipeline.checks.code_deps --write  corrects them: FILES
 
 Imports inside functions count, and so do modules started by name ("reprogpt.training.trainer"
 given to `python -m`). Imports by a name that is put together at run time do not: so a GPT does not
@@ -48,6 +48,9 @@ IMPORTED_BY_NAME = {
 depends on its own choice alone."""
 STAGES = ("download", "tokenize", "train", "evaluate", "sample")
 LADDER_STAGES = ("tokens", "climb", "page")
+FILES = {"dvc.yaml": "pipeline", "ladder/dvc.yaml": "ladder", "ladder/sweeps/dvc.yaml":
+         "ladder/sweeps"}
+"""Each dvc.yaml, and the folder of its stages' scripts."""
 
 
 def closure(script: Path, root: Path) -> set[str]:
@@ -121,12 +124,12 @@ def differences(dvc_file: Path, scripts: str, write: bool) -> list[str]:
 
 
 def main() -> int:
-    """0 if both files list their stages' closures, or were corrected; else 1."""
+    """0 if the files list their stages' closures, or were corrected; else 1."""
     parser = Parser(__doc__)
     parser.add_argument("--write", action="store_true")
     write = parser.parse_args().write
-    found = [*differences(Path("dvc.yaml"), "pipeline", write),
-             *differences(Path("ladder/dvc.yaml"), "ladder", write)]
+    found = [line for file, scripts in FILES.items()
+             for line in differences(Path(file), scripts, write)]
     print(*found, sep="\n", end="\n" if found else "")
     return int(bool(found) and not write)
 

@@ -60,7 +60,7 @@ BAD = [
     ("download", {**BASE["download"], ("a",): 1}, "is not a param; remove it (there are: corpus, "),
     ("seed", datetime.date(2026, 1, 31), "seed=2026-01-31 must be a whole number; see presets"),
     ("download.corpus", datetime.date(2026, 1, 31), "=2026-01-31 must be 'shakespeare', "),
-    ("tokenize.encoding", None, "=null must be 'gpt2' or 'char'; see presets"),
+    ("tokenize.encoding", None, "=null must be 'gpt2', 'char' or 'bpe'; see presets"),
     ("download.files", [datetime.date(2026, 1, 31)], "files.0=2026-01-31 must be text; put quotes"),
     ("model", None, "model=null must be a mapping; see presets"),
     ("model", MISSING, "model is missing"),
@@ -90,6 +90,10 @@ BAD = [
     ("train.decay_fraction", 0.5, "=0.5 is read by schedule wsd only; leave it out"),
     ("tokenize.val_tokens", 5, "cannot be both set or both null"),
     ("tokenize.val_fraction", None, "cannot be both set or both null"),
+    ("tokenize.encoding", "bpe", "tokenize.vocab_size must be set when encoding is 'bpe'; e"),
+    ("tokenize.vocab_size", 4096, "vocab_size=4096 is for encoding 'bpe', not 'gpt2'; remove it"),
+    ("tokenize.vocab_size", 255, "=255 must be greater than or equal to 256; try 256"),
+    ("tokenize.vocab_size", 65_536, "=65536 must be less than or equal to 65535; try 65535"),
 ]
 
 
@@ -107,6 +111,17 @@ def test_a_wrong_param_is_refused_in_one_line(key: str, value: Any, said: str) -
     last = key.split(".")[-1]
     assert last in message or repr(last) in message
     assert len(message.splitlines()) == 1
+
+
+def test_a_trained_vocabulary_has_rules_of_its_own() -> None:
+    bpe = {**BASE["tokenize"], "encoding": "bpe", "vocab_size": 65_535}
+    assert Config.parse({**BASE, "tokenize": bpe}).tokenize.vocab_size == 65_535
+    by_tokens = {**bpe, "split": "first", "val_fraction": None, "val_tokens": 5}
+    with pytest.raises(ConfigError, match="val_tokens=5 cannot be used.*val_fraction instead"):
+        Config.parse({**BASE, "tokenize": by_tokens})
+    bigram = {**BASE["model"], "architecture": "bigram"}
+    with pytest.raises(ConfigError, match=r"vocab_size=65535 must be at most 8192.*bigram"):
+        Config.parse({**BASE, "tokenize": bpe, "model": bigram})
 
 
 def test_the_message_counts_further_problems() -> None:

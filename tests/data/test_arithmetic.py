@@ -15,7 +15,9 @@ from reprogpt.data.arithmetic import (
     held_out,
     parse,
     problems,
+    result,
     scratchpad,
+    written_by_hand,
 )
 from reprogpt.data.corpora import download, task_documents
 from reprogpt.encoding.tokenize_corpus import tokenize
@@ -126,3 +128,32 @@ def test_only_answers_are_trained_on(tmp_path: Path) -> None:
             assert line.endswith("\n")
             kept = targets[targets != MASKED].numpy()
             assert characters.decode(kept) == answer
+
+
+@pytest.mark.parametrize(("text", "task", "values", "prompt", "answer"), [
+    ("12+34", "addition", {"digits": 3}, "012+034=", "0046"),
+    (" 7 + 8 = ", "addition", {"digits": 3, "reverse": True}, "007+008=", "5100"),
+    ("-12*7", "calculator", {"digits": 2}, "-12*7=", "-84"),
+    ("12 × −34", "calculator", {"digits": 2, "scratchpad": True}, "12*-34=",
+     "[12*4=48,12*3=36]-408"),
+    ("99÷7", "calculator", {"digits": 2, "reverse": True}, "99/7=", "41"),
+])
+def test_a_problem_written_by_hand_is_posed_as_the_task_does(text, task, values, prompt, answer):
+    cfg = TaskConfig(**values)
+    problem = written_by_hand(text, task, cfg)
+    assert (problem.prompt, problem.answer) == (prompt, answer)
+    operation = re.sub(r"\b0+(?=\d)", "", prompt.rstrip("=").replace("/", "//"))
+    assert result(answer, cfg) == eval(operation)
+
+
+def test_other_text_is_no_problem_and_an_unknown_problem_is_one_line():
+    for text in ("hello", "12+", "12", "", "1+2+3", "1.5+2"):
+        assert written_by_hand(text, "calculator", TaskConfig(digits=2)) is None
+    for text, task, said in (("12-3", "addition", "a sum.*write 12[+]3"),
+                             ("-1+2", "addition", "0 to 99"),
+                             ("123+4", "calculator", "-99 to 99, as in download.task.digits = 2"),
+                             ("5/0", "calculator", "not divide by 0")):
+        with pytest.raises(ConfigError, match=said) as error:
+            written_by_hand(text, task, TaskConfig(digits=2))
+        assert "\n" not in str(error.value)
+    assert result("no", TaskConfig()) is result("[1+2+0=3]", TaskConfig()) is None

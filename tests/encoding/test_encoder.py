@@ -10,6 +10,7 @@ from reprogpt.encoding.encoder import ODD_TEXTS, choose_encoder, gigatoken_ids, 
 from reprogpt.errors import ConfigError
 from reprogpt.tokens.tokenizers import gpt2_tokenizer
 
+GPT2 = gpt2_tokenizer()
 PARTS = ["a", "word's", "'", "'s", "'ll", "''s", " 's", "'S", " ", "  ", "\n", "\n\n", "\r\n",
          "\t", "\u3000", "\xa0", "\x1c", "\x85", "\u2028", "9", "42", "٣", "½", "Ⅷ", "日本", "。",
          "ー", "é", "e\u0301", "!", "...", "🙂", "\x00", "\x7f", "\ufeff", "ſ", "K", "ไทย", "กำ",
@@ -26,7 +27,7 @@ def fresh_checks():
 
 
 def oracle(text: str) -> list[int]:
-    return gpt2_tokenizer().encoding.encode_ordinary(text)
+    return GPT2.encoding.encode_ordinary(text)
 
 
 @settings(max_examples=500, deadline=None)
@@ -35,8 +36,8 @@ def oracle(text: str) -> list[int]:
 @example("\u088f'll")
 def test_any_text_has_tiktokens_ids(text):
     pytest.importorskip("gigatoken")
-    assert gigatoken_ids(text.encode()).tolist() == oracle(text)
-    assert tiktoken_ids(text.encode()).tolist() == oracle(text)
+    assert gigatoken_ids(GPT2, text.encode()).tolist() == oracle(text)
+    assert tiktoken_ids(GPT2, text.encode()).tolist() == oracle(text)
 
 
 @settings(max_examples=150, deadline=None)
@@ -45,7 +46,7 @@ def test_any_text_has_tiktokens_ids(text):
 def test_long_runs_have_tiktokens_ids(runs):
     pytest.importorskip("gigatoken")
     text = "".join(part * times for part, times in runs)
-    assert gigatoken_ids(text.encode()).tolist() == oracle(text)
+    assert gigatoken_ids(GPT2, text.encode()).tolist() == oracle(text)
 
 
 @pytest.mark.slow
@@ -59,35 +60,37 @@ def test_every_character_is_of_tiktokens_kind(around):
     assert len(same) > 1_050_000
     for start in range(0, len(same), 4096):
         text = "\n".join(around.format(c) for c in same[start:start + 4096])
-        assert encoder._gigatoken()(text.encode()).tolist() == oracle(text), hex(ord(same[start]))
+        found = encoder._gigatoken(GPT2)(text.encode()).tolist()
+        assert found == oracle(text), hex(ord(same[start]))
 
 
 def test_auto_is_gigatoken_where_it_agrees():
     pytest.importorskip("gigatoken")
     sample = [b"To be, or not to be", "naïve 日本語".encode()]
-    assert choose_encoder("auto", sample) == choose_encoder("gigatoken", sample) == "gigatoken"
-    assert choose_encoder("tiktoken", sample) == "tiktoken"
+    assert choose_encoder("auto", GPT2, sample) == "gigatoken"
+    assert choose_encoder("gigatoken", GPT2, sample) == "gigatoken"
+    assert choose_encoder("tiktoken", GPT2, sample) == "tiktoken"
     assert "<|endoftext|>" in "".join(ODD_TEXTS)  # which without added tokens is text
 
 
 @pytest.mark.parametrize("wrong", [b"a" * 200_000, b"only this corpus"])
 def test_an_encoder_that_differs_is_not_used(monkeypatch, capsys, wrong):
     pytest.importorskip("gigatoken")
-    real = encoder._gigatoken()
+    real = encoder._gigatoken(GPT2)
     encoder._agrees.cache_clear()
-    monkeypatch.setattr(encoder, "_gigatoken", lambda: lambda text: (
+    monkeypatch.setattr(encoder, "_gigatoken", lambda _: lambda text: (
         np.array([0]) if text == wrong else real(text)))
-    assert choose_encoder("auto", [b"fine", b"only this corpus"]) == "tiktoken"
+    assert choose_encoder("auto", GPT2, [b"fine", b"only this corpus"]) == "tiktoken"
     assert "gigatoken gives other ids" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"runtime.encoder='gigatoken' gives other.*set it to"):
-        choose_encoder("gigatoken", [b"fine", b"only this corpus"])
+        choose_encoder("gigatoken", GPT2, [b"fine", b"only this corpus"])
 
 
 def test_without_gigatoken_tiktoken_encodes(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "gigatoken.gigatoken_rs", None)
     encoder._gigatoken.cache_clear()
     encoder._agrees.cache_clear()
-    assert choose_encoder("auto", [b"text"]) == "tiktoken"
+    assert choose_encoder("auto", GPT2, [b"text"]) == "tiktoken"
     assert "gigatoken is not installed" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"runtime.encoder='gigatoken' is not installed.*install"):
-        choose_encoder("gigatoken", [b"text"])
+        choose_encoder("gigatoken", GPT2, [b"text"])

@@ -7,7 +7,7 @@ import torch
 from reprogpt.config import TaskConfig
 from reprogpt.data.arithmetic import carries, parse, problems
 from reprogpt.evaluation.arithmetic_accuracy import accuracy, split
-from reprogpt.tokens.tokenizers import CharTokenizer
+from reprogpt.tokens.tokenizers import CharTokenizer, bpe_tokenizer
 
 
 class Oracle:
@@ -57,6 +57,19 @@ def test_accuracy_counts_exact_answers_by_group() -> None:
     assert found["carries"]["0"] == 1.0
     assert found["carries"]["1"] == found["carries"]["2"] == 0.0
     assert set(found["digits"]) == {"1", "2"}
+    one = [free for p, free in zip(sums, free, strict=True) if max(p.a, p.b) < 10]
+    assert [row["kind"] for row in found["solved"]] == ["1-digit +", "2-digit +"]
+    assert found["solved"][0]["solved"] == pytest.approx(np.mean(one), abs=1e-4)
+
+
+def test_byte_pairs_put_an_end_of_text_before_every_problem() -> None:
+    tokenizer = bpe_tokenizer([])
+    sums = list(problems("addition", TaskConfig(digits=1, examples=20)))
+    ids = [i for p in sums for i in (tokenizer.eot, *tokenizer.encode(p.prompt + p.answer + "\n"))]
+    oracle = Oracle(tokenizer)  # type: ignore[arg-type]
+    found = accuracy("addition", oracle, tokenizer,  # type: ignore[arg-type]
+                     Text(np.array(ids)))
+    assert found["problems"] == 20
 
 
 def test_a_prompt_ends_at_the_first_equals_sign():

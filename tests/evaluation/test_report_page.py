@@ -77,6 +77,15 @@ def single(record=None, panels=None):
                 {"train": "2026-01-01 00:00:00"}, panels or {})
 
 
+def test_arithmetic_shows_the_share_solved_by_digits():
+    scores = {"val_loss": 1.0, "task": {}, "hellaswag": {"examples": 0},
+              "solved": [{"kind": "1-digit +", "solved": 1}, {"kind": "2-digit *", "solved": 0.8}]}
+    text = single(run("this run", scores=scores))
+    assert "2-digit *: 0.800" in text
+    assert "share of problems solved" in text
+    assert "no problems" not in single()
+
+
 @pytest.fixture(scope="module")
 def model_page(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")

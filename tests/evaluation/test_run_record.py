@@ -58,6 +58,12 @@ def test_scores_of_another_model_are_left_out(files):
     assert (run.scores, run.questions, run.samples) == ({}, {}, "# Samples")
 
 
+def test_a_run_that_was_not_asked_has_no_questions(files):
+    run = read_run("run", {**files, "metrics/hellaswag.jsonl": b"\n"}.get)
+    assert run.train
+    assert run.questions == {}
+
+
 def test_a_run_without_files_is_empty():
     run = read_run("a", {"params.yaml": b"seed: 1"}.get)
     assert (run.params, run.curve, run.train, run.scores) == ({"seed": 1}, {}, {}, {})

@@ -34,11 +34,11 @@ def test_a_bias_in_a_model_without_biases_is_refused() -> None:
 def test_a_config_comes_back_as_it_was() -> None:
     for at in ("all", "embedding", "attention", "residual"):
         cfg = model_config(dropout=0.25, bias=False, dropout_at=at)
-        assert from_config(to_config(cfg, 65), HERE) == cfg
-        assert is_gpt2(cfg) and to_config(cfg, 65)["attn_pdrop"] == (
+        assert from_config(to_config(cfg, 65, None), HERE) == cfg
+        assert is_gpt2(cfg) and to_config(cfg, 65, None)["attn_pdrop"] == (
             0.25 if at in ("all", "attention") else 0.0)
-    assert to_config(cfg, 65)["eos_token_id"] is None
-    assert to_config(cfg, 50257)["eos_token_id"] == 50256
+    assert to_config(cfg, 65, None)["eos_token_id"] is None
+    assert to_config(cfg, 50257, 50256)["eos_token_id"] == 50256
 
 
 @pytest.mark.parametrize("changes", [
@@ -48,7 +48,7 @@ def test_a_config_comes_back_as_it_was() -> None:
 ])
 def test_an_absurd_config_is_one_line_that_names_the_file(changes: dict) -> None:
     with pytest.raises(ValueError, match=r"^m/config.json: \S+ [^\n]*; [^\n]*$"):
-        from_config(to_config(model_config(), 65) | changes, HERE)
+        from_config(to_config(model_config(), 65, None) | changes, HERE)
 
 
 @pytest.mark.parametrize(("changes", "is_one"), [
@@ -58,4 +58,4 @@ def test_an_absurd_config_is_one_line_that_names_the_file(changes: dict) -> None
 def test_a_switch_makes_it_another_model(changes: dict, is_one: bool) -> None:
     cfg = ModelConfig(**{**model_config().model_dump(), **changes})
     assert is_gpt2(cfg) == is_one
-    assert to_config(cfg, 65)["model_type"] == ("gpt2" if is_one else "reprogpt")
+    assert to_config(cfg, 65, None)["model_type"] == ("gpt2" if is_one else "reprogpt")

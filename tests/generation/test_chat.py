@@ -8,11 +8,11 @@ import torch
 
 from pipeline.chat import main
 from pipeline.cli import Parser, one_line, options_named
-from reprogpt.config import SampleConfig
+from reprogpt.config import SampleConfig, TaskConfig
 from reprogpt.formats import huggingface as hf
 from reprogpt.generation.chat import HELP, converse, stream_text
 from reprogpt.generation.samples import write
-from reprogpt.tokens.tokenizers import CharTokenizer, Gpt2Tokenizer, _byte_of
+from reprogpt.tokens.tokenizers import BpeTokenizer, CharTokenizer, _byte_of
 from tests.conftest import ROOT
 from tests.small_models import random_model
 
@@ -33,7 +33,7 @@ def test_characters_of_several_tokens_come_whole():
     # every byte a token: é takes two, 字 three
     by_byte = {b: c for c, b in _byte_of().items()}
     encoder = {by_byte[b]: b for b in range(256)} | {"<|endoftext|>": 256}
-    tokenizer = Gpt2Tokenizer("#version: 0.2\n", encoder)
+    tokenizer = BpeTokenizer("#version: 0.2\n", encoder)
     model = random_model(tokenizer.n_vocab, scale=0.5)
     streamed = list(stream_text(model, tokenizer, "é字", CFG, 3))
     assert "".join(streamed) == write(model, tokenizer, CFG.model_copy(
@@ -63,6 +63,34 @@ def test_help_lists_the_commands_and_samples_nothing(tmp_path):
     assert out.getvalue().split("\n> ")[1] == f"{HELP}\n"
     assert all(command in HELP for command in ("/help", "Ctrl-C", "Ctrl-D"))
     assert "\n" not in HELP
+
+
+@pytest.mark.parametrize(("written", "shown"), [
+    (["46", "00", "\n12"], "012+034=4600\n12+34 = 64 (wrong: 46)\n"),
+    (["6", "400", "\n"], "012+034=6400\n12+34 = 46\n"),
+    (["+", "=", "1"], "012+034=+=1\n12+34 = ? (wrong: 46)\n"),
+])
+def test_a_sum_written_by_hand_is_posed_in_the_model_s_form(tmp_path, monkeypatch, written, shown):
+    """The zeros, the answer's direction and the line break are the task's."""
+    tokenizer = CharTokenizer("0123456789+=\n")
+    tokenizer.save(tmp_path / "tok")
+    model = random_model(tokenizer.n_vocab)
+    hf.save_model(tmp_path / "m", model, model.cfg, tmp_path / "tok")
+    asked = []
+
+    def stand_in(model, tokenizer, prompt, cfg, seed):
+        asked.append(prompt)
+        assert 0 < cfg.max_new_tokens == model.cfg.block_size - len(prompt)
+        yield from written
+
+    monkeypatch.setattr("reprogpt.generation.chat.stream_text", stand_in)
+    out = io.StringIO()
+    converse(tmp_path / "m", CFG, 1, "cpu", io.StringIO("12 + 34\n1234+5\n"), out,
+             ("addition", TaskConfig(digits=3, reverse=True)))
+    assert asked == ["012+034="]
+    assert f"> {shown}" in out.getvalue()
+    assert "1234+5: numbers must be 0 to 999" in out.getvalue()
+    assert "12+34" in out.getvalue().splitlines()[0]  # the help
 
 
 class Interrupted(io.StringIO):

@@ -13,8 +13,8 @@ from reprogpt.tokens.tokenizers import (
     EOT,
     VOCAB_BPE,
     WORDS,
+    BpeTokenizer,
     CharTokenizer,
-    Gpt2Tokenizer,
     gpt2_tokenizer,
     load_tokenizer,
     shard_tokenizer,
@@ -97,7 +97,7 @@ def test_merges_out_of_order_are_refused():
     merges = fetch(VOCAB_BPE).read_text(encoding="utf-8").split("\n")
     merges[1], merges[2] = merges[2], merges[1]
     with pytest.raises(ValueError, match="merge 0 of the tokenizer"):
-        Gpt2Tokenizer("\n".join(merges), json.loads(fetch(ENCODER_JSON).read_bytes()))
+        BpeTokenizer("\n".join(merges), json.loads(fetch(ENCODER_JSON).read_bytes()))
 
 
 def test_characters_are_sorted_and_saved(tmp_path):
@@ -167,9 +167,9 @@ def test_merges_that_do_not_make_the_vocabulary_are_refused():
     merges = fetch(VOCAB_BPE).read_text(encoding="utf-8")
     for text in ("", "#version: 0.2\n", merges[:len(merges) // 2]):
         with pytest.raises(ValueError, match="merge|not 256 bytes"):
-            Gpt2Tokenizer(text, encoder)
+            BpeTokenizer(text, encoder)
     with pytest.raises(ValueError, match="not 256 bytes"):
-        Gpt2Tokenizer(merges, encoder | {"[PAD]": 50257})
+        BpeTokenizer(merges, encoder | {"[PAD]": 50257})
 
 
 def test_shards_know_their_tokenizer(tmp_path):

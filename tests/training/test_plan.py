@@ -142,3 +142,11 @@ def test_a_measured_speed_replaces_the_gpu_in_the_warning(monkeypatch: pytest.Mo
     found = plan(preset("gpt2-124m"), measure=True)
     assert found["tokens_per_second"] == 1000
     assert [text for text in found["warnings"] if "116 days on this machine" in text]
+
+
+def test_a_trained_tokenizer_is_planned_before_it_exists() -> None:
+    """Against docs/tokenizers.md: tokens of the plays' training split, embeddings."""
+    for vocab, tokens in ((512, 2_338_353), (1024, 1_896_502), (4096, 1_451_907)):
+        found = plan(preset("shakespeare", tokenize={"encoding": "bpe", "vocab_size": vocab}))
+        assert found["train_tokens"] == pytest.approx(tokens, rel=0.06)
+        assert found["parameters"]["token embedding"] == (vocab + 1) * 64

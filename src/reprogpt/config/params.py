@@ -25,6 +25,9 @@ from reprogpt.config.sections import (
 from reprogpt.config.yaml_file import read_yaml
 from reprogpt.errors import ConfigError, ParamError
 
+BIGRAM_VOCAB = 8192
+"""The largest vocabulary whose table of pairs (256 MB) is reasonable."""
+
 
 class Config(Section):
     """All of params.yaml: the sections, and the rules between them."""
@@ -72,6 +75,11 @@ class Config(Section):
             raise ParamError("tokenize.encoding", "must be char for model.architecture bigram, "
                              "whose table would have 50,257^2 = 2.5 billion entries",
                              "set it to char")
+        vocab = self.tokenize.vocab_size or 0
+        if self.model.architecture == "bigram" and vocab > BIGRAM_VOCAB:
+            raise ParamError("tokenize.vocab_size", f"must be at most {BIGRAM_VOCAB} for "
+                             "model.architecture bigram, whose table has its square of entries",
+                             f"try {BIGRAM_VOCAB}")
         fsdp = runtime.parallel == "fsdp"
         if train.optimizer == "muon" and (fsdp or runtime.shard_optimizer):
             raise ParamError("train.optimizer", "needs whole matrices on every process, which "

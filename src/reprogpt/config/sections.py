@@ -167,8 +167,11 @@ class DownloadConfig(CorpusConfig):
 class TokenizeConfig(Section):
     """How text becomes shards of uint16 tokens, and which part is held out for validation."""
 
-    encoding: Literal["gpt2", "char"]
-    """GPT-2's BPE (50,257 tokens), or one token for each character of the training text."""
+    encoding: Literal["gpt2", "char", "bpe"]
+    """GPT-2's BPE (50,257 tokens), one token for each character of the training text, or a BPE
+    trained on the training documents."""
+    vocab_size: Annotated[int, Field(ge=256, le=65_535)] | None = None
+    """Encoding `bpe`: tokens, the 256 bytes included; <|endoftext|> is one more."""
     shard_tokens: Annotated[int, Field(ge=1024, lt=2**31)]  # an int32 in llm.c's header
     """Tokens in one shard file; the last one has fewer."""
     split: Literal["first", "hash", "tail"]
@@ -183,6 +186,18 @@ class TokenizeConfig(Section):
     """What DVC caches: the shards, or the manifest alone, which keeps one copy of them fewer."""
     split_seed: CountOrZero = 0
     """Seed of split `hash`. Not `seed`: runs with other seeds are scored on the same text."""
+
+    @model_validator(mode="after")
+    def _vocabulary(self) -> Self:
+        if self.encoding == "bpe" and self.vocab_size is None:
+            raise ParamError("vocab_size", "must be set when encoding is 'bpe'", "e.g. 4096")
+        if self.encoding != "bpe" and self.vocab_size is not None:
+            raise ParamError("vocab_size", f"is for encoding 'bpe', not '{self.encoding}'",
+                             "remove it, or set encoding: bpe")
+        if self.encoding == "bpe" and self.val_tokens is not None:
+            raise ParamError("val_tokens", "cannot be used with encoding 'bpe', whose tokens are "
+                             "known only after the split", "set val_fraction instead")
+        return self
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

@@ -144,6 +144,32 @@ def parse(prompt: str) -> tuple[int, int, str]:
     return int(found[1]), int(found[3]), found[2]
 
 
+def written_by_hand(text: str, task: str, cfg: TaskConfig) -> Problem | None:
+    """A problem as a person writes it, ``12 + 34`` or ``7×-8=``, as the task poses it; None for
+    other text. Raises ConfigError for a problem that the task has not."""
+    text = "".join(text.translate(str.maketrans("×·÷−", "**/-")).split()).rstrip("=")
+    try:
+        a, b, operator = parse(f"{text}=")
+    except ValueError:
+        return None
+    least = 0 if task == "addition" else -(10**cfg.digits - 1)
+    if task == "addition" and operator != "+":
+        raise ConfigError(f"{text}: must be a sum, all that corpus addition has; write "
+                          f"{abs(a)}+{abs(b)}")
+    if not least <= min(a, b) <= max(a, b) < 10**cfg.digits:
+        raise ConfigError(f"{text}: numbers must be {least} to {10**cfg.digits - 1}, as in "
+                          f"download.task.digits = {cfg.digits}; write smaller ones")
+    if operator == "/" and not b:
+        raise ConfigError(f"{text}: must not divide by 0; write another number")
+    return addition(cfg, a, b) if task == "addition" else calculator(cfg, a, b, operator)
+
+
+def result(answer: str, cfg: TaskConfig) -> int | None:
+    """The number that an answer states after its steps; None if it states none."""
+    digits = answer.rpartition("]")[2][::-1 if cfg.reverse else 1]
+    return int(digits) if re.fullmatch(r"-?[0-9]+", digits) else None
+
+
 def carries(a: int, b: int) -> int:
     """The number of carries when a and b >= 0 are added."""
     count = carry = 0

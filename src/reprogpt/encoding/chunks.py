@@ -8,6 +8,7 @@ A long document is divided only before a space or line break that follows a visi
 GPT-2's pattern a match ends there in any case, so the ids of the stretches are those of the whole.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -24,7 +25,13 @@ from reprogpt.encoding.encoder import gigatoken_ids, tiktoken_ids
 from reprogpt.errors import ConfigError
 from reprogpt.storage.files import replacing
 from reprogpt.storage.paths import cache_dir
-from reprogpt.tokens.tokenizers import GPT2_EOT, CharTokenizer, code_points, gpt2_tokenizer
+from reprogpt.tokens.tokenizers import (
+    BpeTokenizer,
+    CharTokenizer,
+    code_points,
+    gpt2_tokenizer,
+    load_tokenizer,
+)
 
 CHUNK_BYTES = 16 << 20
 _WINDOW = 1 << 16  # bytes searched at a time for a place to divide a document
@@ -50,13 +57,26 @@ class Settings:
 
     raw_dir: Path
     encoder: str
-    """gigatoken, tiktoken, or char."""
+    """gigatoken, tiktoken, char, or none: only what is known about the documents."""
     fingerprint: str
     """Of the ids, which are the same by gigatoken and tiktoken."""
     eot: bool = False
     """Put <|endoftext|> before every document that is not empty."""
     characters: CharTokenizer | None = None
     """The vocabulary of encoder char, once it is known: code points become its ids."""
+    trained: Path | None = None
+    """Folder of a trained tokenizer, for gigatoken and tiktoken; None: GPT-2's."""
+
+    def bpe(self) -> BpeTokenizer:
+        """The tokenizer of the encoders gigatoken and tiktoken."""
+        return _load_bpe(self.trained) if self.trained else gpt2_tokenizer()
+
+
+@functools.cache
+def _load_bpe(folder: Path) -> BpeTokenizer:
+    tokenizer = load_tokenizer(folder)
+    assert isinstance(tokenizer, BpeTokenizer), f"{folder} holds a trained tokenizer"
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -137,7 +157,9 @@ def encode_chunk(settings: Settings, chunk: Chunk, again: bool = False) -> Encod
                                      spans is None, *content]).encode()).hexdigest()
     documents = None if again else _load(key, "documents")
     if documents is None:
-        if settings.encoder == "char":
+        if settings.encoder == "none":
+            ids, counts, spans = np.empty(0, np.uint16), np.zeros(len(ends), np.int64), None
+        elif settings.encoder == "char":
             ids, counts = _encode_characters(settings, data, ends)
         else:
             ids, counts = _encode(settings, data, ends, chunk.opens)
@@ -160,6 +182,7 @@ def read_chunk(raw_dir: Path, chunk: Chunk, limit: int | None = None) -> bytes:
 def _encode(settings: Settings, data: bytes, ends: np.ndarray,
             opens: bool) -> tuple[np.ndarray, np.ndarray]:
     """The ids of documents that end at bytes ``ends``, and each one's number of ids."""
+    tokenizer = settings.bpe()
     encode = gigatoken_ids if settings.encoder == "gigatoken" else tiktoken_ids
     # A token stands for one byte or more. Pages that are never written take no memory.
     ids = np.empty(len(data) + len(ends), np.uint16)
@@ -168,9 +191,9 @@ def _encode(settings: Settings, data: bytes, ends: np.ndarray,
     for number, end in enumerate(ends.tolist()):
         if end > start:
             if settings.eot and (opens or number):
-                ids[filled] = GPT2_EOT
+                ids[filled] = tokenizer.eot
                 counts[number] = 1
-            tokens = encode(data[start:end])
+            tokens = encode(tokenizer, data[start:end])
             counts[number] += len(tokens)
             filled += counts[number]
             ids[filled - len(tokens):filled] = tokens
@@ -213,7 +236,7 @@ def _mask(settings: Settings, data: bytes, starts: np.ndarray, ids: np.ndarray,
     if settings.characters:
         marked = marked[settings.characters.known(code_points(data.decode("utf-8")))]
     elif settings.encoder != "char":
-        sizes = gpt2_tokenizer().token_bytes()[ids]
+        sizes = settings.bpe().token_bytes()[ids]
         byte = np.minimum(np.cumsum(sizes) - sizes, len(data) - 1)  # the first one of each token
         marked = marked[np.searchsorted(places, byte, "right") - 1] & (sizes > 0)
     return marked.astype(np.uint8)

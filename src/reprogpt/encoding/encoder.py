@@ -1,4 +1,4 @@
-"""Encoders: UTF-8 text to GPT-2's ids, by gigatoken or by tiktoken.
+"""Encoders: UTF-8 text to the ids of a byte pair encoding, by gigatoken or by tiktoken.
 
 tiktoken's `encode_ordinary` defines the ids. gigatoken gives the same some thirty times faster, and
 is used only after both agree on odd texts and on a sample of the corpus.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from reprogpt.errors import ConfigError
-from reprogpt.tokens.tokenizers import gpt2_tokenizer
+from reprogpt.tokens.tokenizers import BpeTokenizer
 
 Encode = Callable[[bytes], np.ndarray]
 """UTF-8 text to its ids (n,)."""
@@ -38,17 +38,18 @@ _NEW_CHARACTERS = re.compile(
     rb"\x96[\xba\xbb\xbf]|\x98[\x9f\xb4\xb6\xb7]|\x9e\x9b|\xab\x9c|\xac\xba|[\xb2\xb3])")
 
 
-def tiktoken_ids(text: bytes) -> np.ndarray:
-    return gpt2_tokenizer().encode(text.decode("utf-8"))
+def tiktoken_ids(tokenizer: BpeTokenizer, text: bytes) -> np.ndarray:
+    return tokenizer.encode(text.decode("utf-8"))
 
 
-def gigatoken_ids(text: bytes) -> np.ndarray:
-    """GPT-2's ids (n,) uint32 by gigatoken, or by tiktoken where the two would differ."""
+def gigatoken_ids(tokenizer: BpeTokenizer, text: bytes) -> np.ndarray:
+    """The ids (n,) uint32 by gigatoken, or by tiktoken where the two would differ."""
     rare = not text.isascii() and any(lead in text for lead in _NEW_LEADS)
-    return tiktoken_ids(text) if rare and _NEW_CHARACTERS.search(text) else _gigatoken()(text)
+    return (tiktoken_ids(tokenizer, text) if rare and _NEW_CHARACTERS.search(text) else
+            _gigatoken(tokenizer)(text))
 
 
-def choose_encoder(choice: str, sample: Iterable[bytes]) -> str:
+def choose_encoder(choice: str, tokenizer: BpeTokenizer, sample: Iterable[bytes]) -> str:
     """The encoder for a corpus: gigatoken, or tiktoken where that is absent or differs.
 
     ``choice`` is runtime.encoder; ``sample`` has texts of the corpus. Raises ConfigError when
@@ -57,7 +58,8 @@ def choose_encoder(choice: str, sample: Iterable[bytes]) -> str:
     if choice == "tiktoken":
         return choice
     try:
-        good = all(map(_agrees, itertools.chain(map(str.encode, ODD_TEXTS), sample)))
+        texts = itertools.chain(map(str.encode, ODD_TEXTS), sample)
+        good = all(_agrees(tokenizer, text) for text in texts)
         problem = "" if good else "gives other ids than tiktoken"
     except ImportError:
         problem = "is not installed"
@@ -70,19 +72,19 @@ def choose_encoder(choice: str, sample: Iterable[bytes]) -> str:
 
 
 @functools.cache
-def _gigatoken() -> Encode:
-    """gigatoken's encoder from GPT-2's ranks alone: without added tokens no text is special. Raises
+def _gigatoken(tokenizer: BpeTokenizer) -> Encode:
+    """gigatoken's encoder from the ranks alone: without added tokens no text is special. Raises
     ImportError where gigatoken is not installed."""
     from gigatoken.gigatoken_rs import BPETokenizer
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(b"".join(base64.b64encode(token) + b" %d\n" % rank
-                            for token, rank in gpt2_tokenizer().ranks.items()))
+                            for token, rank in tokenizer.ranks.items()))
         file.flush()
         encode: Encode = BPETokenizer.from_tiktoken(file.name, "gpt2", {}).encode
     return encode
 
 
 @functools.cache  # each odd text is encoded once in a process
-def _agrees(text: bytes) -> bool:
-    return np.array_equal(gigatoken_ids(text), tiktoken_ids(text))
+def _agrees(tokenizer: BpeTokenizer, text: bytes) -> bool:
+    return np.array_equal(gigatoken_ids(tokenizer, text), tiktoken_ids(tokenizer, text))

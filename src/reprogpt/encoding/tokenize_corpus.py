@@ -1,6 +1,7 @@
 """Stage tokenize: chunk, encode, split train/val, write shards, then the manifest."""
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from reprogpt.config import RuntimeConfig, TokenizeConfig
 from reprogpt.data.raw_text import Meta, check_part, read_meta
 from reprogpt.encoding.chunks import (
     CHUNK_BYTES,
+    Chunk,
     Encoded,
     Settings,
     chunks_of,
@@ -24,11 +26,13 @@ from reprogpt.encoding.encoder import choose_encoder
 from reprogpt.encoding.import_shards import adopt
 from reprogpt.encoding.shard_plan import ShardPlan, plan_shards, write_shards
 from reprogpt.encoding.slurm_executor import run_tasks
+from reprogpt.encoding.train_bpe import train_bpe, training_text
 from reprogpt.encoding.train_val_split import held_out, tail_boundary
 from reprogpt.errors import ConfigError
 from reprogpt.runtime.workers import Processes, worker_count
+from reprogpt.storage.paths import cache_dir
 from reprogpt.tokens.manifest import Manifest, Shard, Totals, sum_totals, write_manifest
-from reprogpt.tokens.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
+from reprogpt.tokens.tokenizers import BpeTokenizer, CharTokenizer, Tokenizer, gpt2_tokenizer
 
 SMALL = 128 << 20
 """Bytes of text that one process has encoded before others have started and loaded."""
@@ -51,36 +55,59 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         list(threads.map(partial(check_part, raw_dir), meta.parts))
     boundary = tail_boundary(cfg, raw_dir, meta)
     chunks = list(chunks_of(raw_dir, meta, boundary, chunk_bytes))
-    settings = Settings(raw_dir, "char", "code points")
+    # A lone document that is divided in two needs no separator (and nanoGPT's has none).
+    by_pairs = partial(_bpe_settings, raw_dir, chunks, runtime.encoder if runtime else "auto",
+                       not (boundary and meta.documents == 1))
     if cfg.encoding == "gpt2":
-        sample = (read_chunk(raw_dir, chunk, _SAMPLE_BYTES).decode("utf-8", "ignore").encode()
-                  for chunk in chunks[::len(chunks) // _SAMPLES + 1])
-        # A lone document that is divided in two needs no separator (and nanoGPT's has none).
-        settings = Settings(raw_dir, choose_encoder(runtime.encoder if runtime else "auto", sample),
-                            gpt2_tokenizer().fingerprint, not (boundary and meta.documents == 1))
+        settings = by_pairs(gpt2_tokenizer(), None)
+    elif cfg.encoding == "char":
+        settings = Settings(raw_dir, "char", "code points")
+    else:
+        settings = Settings(raw_dir, "none", "documents")
     with Processes(1 if meta.bytes < SMALL else workers) as processes:
-        encode = partial(encode_chunk, settings)
-        if runtime and runtime.tokenize_executor != "local":
-            run_tasks(runtime, workers, encode, chunks)  # into the cache, where the next line looks
-        results = list(tqdm(processes.map(encode, chunks), "tokenize", len(chunks), unit="chunk"))
+        encode_all = partial(_encode_all, runtime, workers, processes, chunks)
+        results = first = encode_all(settings)
         held = [side for one in meta.corpora().values()
                 for side in held_out(cfg, raw_dir, one, boundary, _of(one, results))]
-        points, dropped = results, 0
         if cfg.encoding == "gpt2":
             tokenizer: Tokenizer = gpt2_tokenizer()
-        else:
-            tokenizer = characters = _char_tokenizer(cfg, settings, points, held)
+        elif cfg.encoding == "char":
+            tokenizer = characters = _char_tokenizer(cfg, settings, results, held)
             settings = replace(settings, characters=characters, fingerprint=tokenizer.fingerprint)
-            results = list(processes.map(partial(encode_chunk, settings), chunks))
-            dropped = sum(e.tokens for e in points) - sum(e.tokens for e in results)
+            results = encode_all(settings)
+        else:
+            tokenizer = train_bpe(training_text(raw_dir, results, held), cfg.vocab_size or 0)
+            folder = cache_dir() / "tokenizers" / tokenizer.fingerprint
+            tokenizer.save(folder)  # where the workers find it
+            settings = by_pairs(tokenizer, folder)
+            results = encode_all(settings)
         plans, totals, mix = _plan(cfg, meta, results, held)
-        if dropped:
+        if cfg.encoding == "char" and (dropped := sum(a.tokens - b.tokens for a, b in
+                                                      zip(first, results, strict=True))):
             totals["val"].dropped["unknown_characters"] = dropped
         shards = write_shards(settings, plans, processes, out_dir, cfg.track)
     manifest = _finish(out_dir, shards, totals, tokenizer, meta, mix)
-    for encoded in {*points, *results}:  # the shards in the cache hold the tokens
-        encoded.drop()
+    for chunk in {*first, *results}:  # the shards in the cache hold the tokens
+        chunk.drop()
     return manifest
+
+
+def _bpe_settings(raw_dir: Path, chunks: Sequence[Chunk], choice: str, eot: bool,
+                  tokenizer: BpeTokenizer, folder: Path | None) -> Settings:
+    """How to encode by ``tokenizer``, which lies in ``folder`` (None: GPT-2's). ``choice``:
+    runtime.encoder."""
+    sample = (read_chunk(raw_dir, chunk, _SAMPLE_BYTES).decode("utf-8", "ignore").encode()
+              for chunk in chunks[::len(chunks) // _SAMPLES + 1])
+    return Settings(raw_dir, choose_encoder(choice, tokenizer, sample), tokenizer.fingerprint, eot,
+                    trained=folder)
+
+
+def _encode_all(runtime: RuntimeConfig | None, workers: int, processes: Processes,
+                chunks: Sequence[Chunk], settings: Settings) -> list[Encoded]:
+    encode = partial(encode_chunk, settings)
+    if runtime and runtime.tokenize_executor != "local":
+        run_tasks(runtime, workers, encode, chunks)  # into the cache, where the next line looks
+    return list(tqdm(processes.map(encode, chunks), "tokenize", len(chunks), unit="chunk"))
 
 
 def _char_tokenizer(cfg: TokenizeConfig, settings: Settings, results: list[Encoded],

@@ -15,33 +15,44 @@ from reprogpt.tokens.tokenizers import Tokenizer
 BATCH = 512
 """Problems in a batch."""
 
+
+
+def _digits(a: int, b: int, _: str) -> str:
+    """Of the longer operand."""
+    return str(len(str(max(abs(a), abs(b)))))
+
+
 GROUPS: dict[str, dict[str, Callable[[int, int, str], str]]] = {
-    "addition": {
-        "digits": lambda a, b, _: str(max(len(str(a)), len(str(b)))),
-        "carries": lambda a, b, _: str(carries(a, b)),
-    },
-    "calculator": {"operator": lambda a, b, operator: operator},
+    "addition": {"digits": _digits, "carries": lambda a, b, _: str(carries(a, b))},
+    "calculator": {"digits": _digits, "operator": lambda a, b, operator: operator},
 }
 """What accuracy is also broken down by: corpus -> name -> (a, b, operator) -> group."""
 
 
 def accuracy(corpus: str, model: GPT, tokenizer: Tokenizer, stream: Stream) -> dict[str, Any]:
-    """``accuracy`` of greedy decoding over the ``problems`` of a split, and that of GROUPS.
+    """``accuracy`` of greedy decoding over the ``problems`` of a split, that of GROUPS, and as the
+    rows of a plot ``solved``, that by operator and digits.
 
     An answer is correct when it equals the corpus's, its scratchpad steps included.
     """
-    text = tokenizer.decode(stream.read(0, stream.n_tokens))
+    ids = stream.read(0, stream.n_tokens)
+    text = tokenizer.decode(ids[ids != tokenizer.eot] if tokenizer.eot is not None else ids)
     lines = [line for line in text.split(END) if line]
     correct = []
     groups: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    kinds: dict[tuple[int, str], list[bool]] = defaultdict(list)
     for line, generated in zip(lines, answers(model, tokenizer, lines), strict=True):
         prompt, answer = split(line)
         correct.append(generated == answer)
+        a, b, operator = parse(prompt)
+        kinds["+-*/".index(operator), _digits(a, b, operator)].append(correct[-1])
         for name, group in GROUPS[corpus].items():
-            groups[name][group(*parse(prompt))].append(correct[-1])
+            groups[name][group(a, b, operator)].append(correct[-1])
     return {"accuracy": _mean(correct), "problems": len(correct),
             **{name: {key: _mean(found) for key, found in sorted(group.items())}
-               for name, group in groups.items()}}
+               for name, group in groups.items()},
+            "solved": [{"kind": f"{digits}-digit {'+-*/'[n]}", "solved": _mean(found)}
+                       for (n, digits), found in sorted(kinds.items())]}
 
 
 def answers(model: GPT, tokenizer: Tokenizer, lines: list[str]) -> list[str]:

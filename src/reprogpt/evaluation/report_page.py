@@ -24,6 +24,7 @@ from reprogpt.evaluation.model_views import (
     passage,
     window_nll,
 )
+from reprogpt.evaluation.plots import bars
 from reprogpt.evaluation.published import CHANCE, nearest
 from reprogpt.evaluation.run_record import RunRecord, different_params
 from reprogpt.formats.huggingface import load_model
@@ -85,6 +86,11 @@ def figures_of(runs: Sequence[RunRecord]) -> dict[str, str]:
         rows = {name: (share, standard_error(share, n))
                 for name, (share, n) in (scores | published).items()}
         found["hellaswag"] = figures.svg(figures.accuracies, rows, len(scores), CHANCE)
+    solved = {run.name: run.scores["solved"] for run in runs if "task" in run.scores}
+    if solved:
+        found["solved"] = figures.svg(bars, {
+            row["kind"] if len(runs) == 1 else f"{name}, {row['kind']}": row["solved"]
+            for name, rows in solved.items() for row in rows}, {}, "share of problems solved")
     return found
 
 

@@ -48,7 +48,8 @@ def read_run(name: str, read: Callable[[str], bytes | None]) -> RunRecord:
               for stage, kind in (("train", "outs"), ("evaluate", "deps"), ("sample", "deps"))}
     scored, sampled = (bool(finished) and models[stage] == models["train"]
                        for stage in ("evaluate", "sample"))
-    lines = map(json.loads, questions.splitlines()) if scored else ()
+    # A lone line break if HellaSwag was not asked.
+    lines = map(json.loads, filter(None, questions.splitlines())) if scored else ()
     return RunRecord(name, flatten(params), columns, finished,
                      json.loads(scores or "{}") if scored else {},
                      {line["index"]: line for line in lines}, samples if sampled else "")

@@ -29,9 +29,9 @@ def is_gpt2(cfg: ModelConfig) -> bool:
     return cfg.architecture == "gpt" and set(cfg.canonical()) <= _GPT2_FIELDS
 
 
-def to_config(cfg: ModelConfig, vocab_size: int) -> dict[str, Any]:
-    """config.json of a model: the shape by GPT-2's names for any, the rest by its type."""
-    eot = GPT2_VOCAB - 1 if vocab_size == GPT2_VOCAB else None
+def to_config(cfg: ModelConfig, vocab_size: int, eot: int | None) -> dict[str, Any]:
+    """config.json of a model: the shape by GPT-2's names for any, the rest by its type. ``eot``:
+    the id of <|endoftext|>."""
     shape = {
         "n_layer": cfg.n_layer, "n_head": cfg.n_head, "n_embd": cfg.n_embd,
         "n_positions": cfg.block_size, "n_ctx": cfg.block_size, "vocab_size": vocab_size,

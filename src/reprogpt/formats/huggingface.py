@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from reprogpt.config import ModelConfig
 from reprogpt.config.messages import explain, show
 from reprogpt.formats.gpt2_names import (
+    GPT2_VOCAB,
     OWN_TYPE,
     from_config,
     from_gpt2,
@@ -61,14 +62,15 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
     with temporary_folder(folder) as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
+        vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
+        eot = GPT2_VOCAB - 1 if vocab_size == GPT2_VOCAB else None
         if tokenizer_dir is not None:
-            load_tokenizer(tokenizer_dir)  # raises if there is none
+            eot = load_tokenizer(tokenizer_dir).eot  # raises if there is none
             for file in tokenizer_dir.iterdir():  # it may be a whole model directory
                 if (file.suffix in (".json", ".txt") and "safetensors" not in file.name
                         and not file.name.startswith(".")):
                     shutil.copyfile(file, new / file.name)
-        vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
-        config = json.dumps(to_config(cfg, vocab_size), indent=2)
+        config = json.dumps(to_config(cfg, vocab_size, eot), indent=2)
         (new / "config.json").write_text(config + "\n")
         tensors = {}
         for name, p in _state(model).items():
@@ -183,6 +185,19 @@ def check_shape(cfg: ModelConfig, theirs: ModelConfig, source: str | Path) -> No
     if cfg.block_size > theirs.block_size:
         raise ValueError(f"params.yaml: model.block_size={cfg.block_size} must be at most "
                          f"{theirs.block_size}, the positions of {source}; lower it")
+
+
+def check_tokenizer(path: Path, other: Mapping[str, Any]) -> None:
+    """Raises ValueError where a model directory's trained tokenizer is not ``other``, that of a
+    manifest: the same ids would stand for other text."""
+    try:
+        tokenizer = load_tokenizer(path)
+    except ValueError:  # a model without one
+        return
+    if "bpe" in (tokenizer.name, other["name"]) and tokenizer.fingerprint != other["fingerprint"]:
+        raise ValueError(f"{path}: its tokenizer ({tokenizer.name}, {tokenizer.n_vocab} ids) is "
+                         f"not that of the shards ({other['name']}, {other['n_vocab']} ids), which "
+                         "was trained on their text; set model.init_from: null")
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

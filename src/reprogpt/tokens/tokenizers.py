@@ -1,12 +1,13 @@
-"""Tokenizers: text to token ids and back, by GPT-2's byte pair encoding or by characters.
+"""Tokenizers: text to token ids and back, by byte pair encoding or by characters.
 
-Both are saved with the model: GPT-2's as transformers opens it, characters as `char_vocab.json`.
+Both are saved with the model: byte pairs as transformers opens them, characters as
+`char_vocab.json`.
 """
 
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,22 +45,23 @@ ENCODER_JSON = Mirrored(
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 
-class Gpt2Tokenizer:
-    """GPT-2's byte pair encoding by tiktoken, from its two published files."""
-
-    name = "gpt2"
+class BpeTokenizer:
+    """Byte pair encoding of the words that GPT-2's pattern finds, by tiktoken: GPT-2's own, or one
+    trained here. ``vocab_bpe`` and ``encoder``: the contents of GPT-2's two files, or the like."""
 
     def __init__(self, vocab_bpe: str, encoder: dict[str, int]):
         import tiktoken
 
+        gpt2 = hashlib.sha256(vocab_bpe.encode()).hexdigest() == VOCAB_BPE.sha256
+        self.name = "gpt2" if gpt2 else "bpe"
         self._merges = [line for line in vocab_bpe.split("\n")[1:] if line]
         self._vocab_bpe, self._encoder = vocab_bpe, encoder
         self.ranks = _ranks(encoder, self._merges)
         self.n_vocab = len(self.ranks) + 1
-        self.eot: int | None = encoder[EOT]  # before every document; None: nothing
+        self.eot: int = encoder[EOT]  # before every document
         if self.n_vocab > ID_LIMIT:
             raise ValueError(f"a vocabulary of {self.n_vocab} ids does not fit uint16 shards")
-        self.encoding = tiktoken.Encoding("gpt2", pat_str=WORDS, mergeable_ranks=self.ranks,
+        self.encoding = tiktoken.Encoding(self.name, pat_str=WORDS, mergeable_ranks=self.ranks,
                                           special_tokens={EOT: encoder[EOT]})
 
     @functools.cached_property
@@ -173,14 +175,24 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-Tokenizer = Gpt2Tokenizer | CharTokenizer
+Tokenizer = BpeTokenizer | CharTokenizer
 
 
 @functools.cache
-def gpt2_tokenizer() -> Gpt2Tokenizer:
+def gpt2_tokenizer() -> BpeTokenizer:
     """GPT-2's own tokenizer, from the pinned files."""
     merges = fetch(VOCAB_BPE).read_text(encoding="utf-8")
-    return Gpt2Tokenizer(merges, json.loads(fetch(ENCODER_JSON).read_bytes()))
+    return BpeTokenizer(merges, json.loads(fetch(ENCODER_JSON).read_bytes()))
+
+
+def bpe_tokenizer(merges: Sequence[tuple[bytes, bytes]]) -> BpeTokenizer:
+    """The tokenizer of trained merges. Ids: the 256 bytes in GPT-2's order, the merges in theirs,
+    and last <|endoftext|>."""
+    character_of = {byte: character for character, byte in _byte_of().items()}
+    pairs = [["".join(character_of[b] for b in token) for token in pair] for pair in merges]
+    tokens = [*_byte_of(), *map("".join, pairs), EOT]
+    lines = ["#version: 0.2", *map(" ".join, pairs)]
+    return BpeTokenizer("\n".join(lines) + "\n", {token: n for n, token in enumerate(tokens)})
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -198,12 +210,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             return loaded
         if {"vocab.json", "merges.txt"} <= set(names):
             merges = (folder / "merges.txt").read_text(encoding="utf-8")
-            return Gpt2Tokenizer(merges, json.loads((folder / "vocab.json").read_bytes()))
+            return BpeTokenizer(merges, json.loads((folder / "vocab.json").read_bytes()))
         if "tokenizer.json" in names:
             model = json.loads((folder / "tokenizer.json").read_bytes())["model"]
             if model["type"] == "BPE" and EOT in model["vocab"]:
                 pairs = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
-                return Gpt2Tokenizer("#version: 0.2\n" + "\n".join(pairs) + "\n", model["vocab"])
+                return BpeTokenizer("#version: 0.2\n" + "\n".join(pairs) + "\n", model["vocab"])
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{folder}: {' or '.join(names)} is damaged, or no GPT-2 or character "
                          f"tokenizer ({_reason(error)}); make or fetch it again") from None

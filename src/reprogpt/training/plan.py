@@ -3,6 +3,7 @@
 Counted from the params and, where there is one, the shards' manifest; plan_text.py writes the page.
 """
 
+import math
 import shutil
 from typing import Any
 
@@ -41,7 +42,8 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
     """
     T, train, limit = cfg.model.block_size, cfg.train, cfg.runtime.micro_batch
     vocab = (int(manifest.tokenizer["n_vocab"]) if manifest else
-             GPT2_VOCAB if cfg.tokenize.encoding == "gpt2" else CHAR_VOCAB)
+             {"gpt2": GPT2_VOCAB, "char": CHAR_VOCAB, "bpe": (cfg.tokenize.vocab_size or 0) + 1}[
+                 cfg.tokenize.encoding])
     with torch.device("meta"):  # shapes without memory: no model is too large
         model = build_model(cfg.model, vocab)
     parameters = parameters_by_part(model, vocab)
@@ -118,7 +120,7 @@ def corpus_size(cfg: Config, manifest: Manifest | None) -> tuple[int, int | None
 
 
 def _size_of(cfg: Config, source: CorpusConfig) -> tuple[int, int | None, float]:
-    task, char = source.task, cfg.tokenize.encoding == "char"
+    task, vocab = source.task, cfg.tokenize.vocab_size
     if source.corpus in ("addition", "calculator"):
         task = task or TaskConfig()
         size = task.examples * longest(source.corpus, task)
@@ -127,7 +129,10 @@ def _size_of(cfg: Config, source: CorpusConfig) -> tuple[int, int | None, float]
     if known is None:
         return 0, None, 0.0
     share = min(1.0, (source.max_bytes or known[1]) / known[1])
-    tokens = int(known[char] * share)  # English text is a byte a character
+    # English text is a byte a character. Of 512 own tokens each is as long as 0.59 of GPT-2's, and
+    # an eighth of it longer with every doubling (docs/tokenizers.md), up to 16,384.
+    own = min(1.1, 0.59 + 0.125 * (math.log2(vocab) - 9)) if vocab else 1.0
+    tokens = int(known[cfg.tokenize.encoding == "char"] / own * share)
     held = cfg.tokenize.val_tokens or tokens * (cfg.tokenize.val_fraction or 0)
     return tokens, max(1, int(tokens - held)), known[1] * share
 

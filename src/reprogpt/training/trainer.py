@@ -252,9 +252,11 @@ class Trainer:
 
 def initial_model(cfg: Config, paths: Paths) -> GPT:
     """The run's model with the weights of model.init_from, or random ones from the seed."""
-    model = build_model(cfg.model, int(read_manifest(Path(paths.tokens)).tokenizer["n_vocab"]))
+    tokenizer = read_manifest(Path(paths.tokens)).tokenizer
+    model = build_model(cfg.model, int(tokenizer["n_vocab"]))
     if (Path(paths.init) / "config.json").exists():
         hf.load_weights(model, Path(paths.init))
+        hf.check_tokenizer(Path(paths.init), tokenizer)
     else:
         model.init_weights(torch.Generator().manual_seed(cfg.seed))
     return model

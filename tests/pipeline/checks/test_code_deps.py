@@ -21,6 +21,7 @@ from tests.conftest import ROOT, run
 
 FILES = [("dvc.yaml", "pipeline", stage) for stage in STAGES]
 FILES += [("ladder/dvc.yaml", "ladder", stage) for stage in LADDER_STAGES]
+FILES += [("ladder/sweeps/dvc.yaml", "ladder/sweeps", "sweep")]
 
 
 @pytest.mark.parametrize(("dvc_file", "scripts", "stage"), FILES)

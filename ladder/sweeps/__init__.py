@@ -1,0 +1,1 @@
+"""Sweeps of one hyperparameter each: README.md. `dvc repro ladder/sweeps/dvc.yaml` runs them."""
