@@ -15,6 +15,7 @@ def main() -> None:
         preflight.check_links()
         preflight.check_machine(cfg)
         preflight.check_inputs(cfg)
+        preflight.check_store(cfg)
         preflight.check_slurm(cfg, "tokenize_executor", "local")
         preflight.check_git()
 

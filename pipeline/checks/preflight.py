@@ -60,6 +60,14 @@ def check_machine(cfg: Config) -> None:
         raise ConfigError(str(error)) from None
 
 
+def check_store(cfg: Config) -> None:
+    """runtime.checkpoint_store must be reachable and writable."""
+    from reprogpt.launch.checkpoint_store import check
+    from reprogpt.launch.run_dir import runs_root
+
+    check(cfg.runtime.checkpoint_store, runs_root(ROOT))
+
+
 def check_inputs(cfg: Config) -> None:
     """The user's globs must match a file, and a path to a model must exist."""
     from reprogpt.data.readers import find
