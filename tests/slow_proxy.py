@@ -1,4 +1,4 @@
-"""A TCP proxy that passes on what clients send at a limited speed: a slow way to a server."""
+"""A TCP proxy that passes on what clients send at a limited speed, or only so much of it."""
 
 import socket
 import threading
@@ -8,10 +8,12 @@ PIECE = 16 << 10
 
 
 class SlowProxy:
-    """Listens on ``port`` of the loopback interface; ``rate``: bytes a second upwards."""
+    """Listens on ``port`` of the loopback interface. ``rate``: bytes a second upwards; beyond
+    ``limit`` bytes nothing is passed on."""
 
     def __init__(self, target: int, rate: float) -> None:
         self.target, self.rate, self.passed = target, rate, 0
+        self.limit = float("inf")
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -29,6 +31,8 @@ class SlowProxy:
     def _pass(self, source: socket.socket, sink: socket.socket, slow: bool) -> None:
         try:
             while piece := source.recv(PIECE):
+                while slow and self.passed >= self.limit:
+                    time.sleep(0.05)
                 sink.sendall(piece)
                 if slow:
                     self.passed += len(piece)
