@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from reprogpt.errors import ConfigError
 from reprogpt.launch.checkpoint_store import COPY, CheckpointCopies, Store, check, fetch
 from reprogpt.launch.run_dir import RunDir, checkpoint_steps
 from reprogpt.storage.files import sha256_of
 from reprogpt.training import checkpoint
+from tests.s3_server import s3_server
 from tests.slow_proxy import SlowProxy
 from tests.tiny_runs import launch, make_run, members_in, weights, write_tokens
 
@@ -35,34 +35,23 @@ NAME = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[int]:
-    """The port of an S3 server."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()[1]
-    server.stop()
+def s3() -> Iterator[tuple[int, dict[str, str]]]:
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture
-def port(s3: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """That server's, empty, as the one that boto talks to."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3}")
-    import boto3
-
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="bucket")
-    for found in client.list_objects_v2(Bucket="bucket").get("Contents", ()):
-        client.delete_object(Bucket="bucket", Key=found["Key"])
-    return s3
+def port(s3: tuple[int, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The port of an S3 server, to which boto is sent."""
+    for name, value in s3[1].items():
+        monkeypatch.setenv(name, value)
+    return s3[0]
 
 
 @pytest.fixture(params=["folder", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, port: int) -> str:
     (tmp_path / "store").mkdir()
-    return str(tmp_path / "store") if request.param == "folder" else "s3://bucket/some/runs"
+    return str(tmp_path / "store") if request.param == "folder" else f"s3://bucket/{tmp_path.name}/runs"
 
 
 def save(run: Path, step: int, name: str = "step") -> None:
