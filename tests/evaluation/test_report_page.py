@@ -188,10 +188,16 @@ def test_a_browser_shows_it(tmp_path, model_page):
     from matplotlib.image import imread
 
     (tmp_path / "report.html").write_text(model_page)
-    subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
-                    f"--user-data-dir={tmp_path}/profile", "--window-size=1280,2400",
-                    f"--screenshot={tmp_path}/page.png", f"file://{tmp_path}/report.html"],
-                   check=True, capture_output=True, timeout=120)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+               f"--user-data-dir={tmp_path}/profile", "--window-size=1280,2400"]
+    for ask in (f"--screenshot={tmp_path}/page.png", "--dump-dom"):
+        done = subprocess.run([*command, ask, f"file://{tmp_path}/report.html"], check=True,
+                              capture_output=True, text=True, timeout=120)
+    shown, written = Reader(done.stdout), Reader(model_page)  # the browser's own tree
+    for name in ("params", "stages", "passage"):
+        assert shown.cells(name) == written.cells(name)
+    assert json.loads(shown.texts["data"][0]) == json.loads(written.texts["data"][0])
+    assert shown.tags.count("svg") == written.tags.count("svg")
     picture = imread(tmp_path / "page.png")[..., :3]
     assert picture.shape[1] == 1280
     blue = np.abs(picture - np.array([0x1f, 0x5f, 0xa8]) / 255).max(-1) < 0.02  # a curve's
