@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from pipeline.checks import preflight as machine
-from pipeline.checks.preflight import check_init, check_inputs, check_machine, check_slurm
+from pipeline.checks.preflight import (
+    check_init,
+    check_inputs,
+    check_machine,
+    check_slurm,
+    check_store,
+)
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.errors import ConfigError
 from reprogpt.formats import huggingface as hf
@@ -59,6 +65,14 @@ def test_what_is_here_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_machine(config(runtime={"device": "cuda"}, train={"precision": "tf32"}))
     monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/sbatch")
     check_machine(config(runtime={"launcher": "slurm", "device": "cuda"}))
+
+
+def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    check_store(config())
+    check_store(config(runtime={"checkpoint_store": str(tmp_path)}))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"runtime.checkpoint_store=/no/where cannot be used"):
+        check_store(config(runtime={"checkpoint_store": "/no/where"}))
 
 
 def test_slurm_for_tokenizing() -> None:
