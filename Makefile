@@ -81,10 +81,11 @@ bench: .venv/.dev
 plots: .venv/.runtime
 	dvc plots show
 
-# REV=a,b: revisions side by side. PROMPT="some text", LAYER, HEAD: attention weights over it.
+# REV=a,b: revisions side by side. PROMPT="some text", LAYER, HEAD: attention weights over it. RATE=2:
+# what the stages cost at two dollars an hour.
 report: .venv/.runtime
 	@python -m pipeline.report $(if $(REV),--rev "$(REV)") $(if $(PROMPT),--prompt "$$PROMPT") \
-	  $(if $(LAYER),--layer $(LAYER)) $(if $(HEAD),--head $(HEAD))
+	  $(if $(LAYER),--layer $(LAYER)) $(if $(HEAD),--head $(HEAD)) $(if $(RATE),--rate $(RATE))
 
 # After a change of pins in pyproject.toml: writes every pin of this environment to constraints.txt.
 constraints: .venv/.dev

@@ -16,8 +16,8 @@ PUBLISHED = {
     "bigram": 2.491, "head": 2.423, "multihead": 2.317, "feedforward": 2.280, "blocks": 2.328,
     "residual": 2.134, "layernorm": 2.106, "scaled": 1.88,
 }
-"""Validation losses at the same settings, means over random batches: frogstar-world-b/Nano-GPT's
-logs, and for `scaled` the figure in nanoGPT's README for a CPU."""
+"""Validation losses of Tiny Shakespeare at the same settings, means over random batches:
+frogstar-world-b/Nano-GPT's logs, and for `scaled` the figure in nanoGPT's README for a CPU."""
 
 IDEAS = {
     "bigram": "a table of pairs", "average": "+ the mean of the past",
@@ -33,9 +33,19 @@ tenth held out. Validation loss is in nats per character over all of the held-ou
 those of training. [README.md](README.md) says what a rung is and where the published figures come
 from.
 
+`average` is worse than `bigram`, and is meant to be: it predicts from the plain mean of up to eight
+characters, in which the last one, which says most about the next, counts no more than the others.
+`head` learns how much each of them counts.
+{other}
 | rung | parameters | FLOPs a token | validation loss | published | bits per byte | seconds |
 |---|--:|--:|--:|--:|--:|--:|
 """
+OTHER_TEXT = """
+Below, {rungs} learned from other text than `bigram` ({corpora}), because it was trained when that
+text was not within reach: compare losses of one text only. `dvc repro -f ladder/dvc.yaml:tokens`,
+then `dvc repro ladder/dvc.yaml`, trains all on one.
+"""
+CORPORA = {"tinyshakespeare": "Tiny Shakespeare", "shakespeare": "the plays"}
 
 
 def main() -> None:
@@ -51,13 +61,17 @@ def main() -> None:
 
 def page(rungs: dict[str, dict[str, Any]]) -> str:
     """The Markdown page: the table, the chart, and each rung's sample."""
-    corpus = {r["corpus"] for r in rungs.values()}
-    title = "Tiny Shakespeare" if corpus == {"tinyshakespeare"} else ", ".join(sorted(corpus))
-    text = HEAD.format(corpus=title)
+    texts = {name: CORPORA.get(r["corpus"], r["corpus"]) for name, r in rungs.items()}
+    first, *others = dict.fromkeys(texts.values())
+    strays = [f"`{name}`" for name, text in texts.items() if text != first]
+    text = HEAD.format(corpus=first, other=OTHER_TEXT.format(
+        rungs=", ".join(strays), corpora=", ".join(others)) if strays else "")
+    marks = published(rungs)
     for name, r in rungs.items():
-        published = f"{PUBLISHED[name]:.3f}" if name in PUBLISHED else ""
-        text += (f"| {name}: {IDEAS.get(name, '')} | {r['parameters']:,} | "
-                 f"{r['flops_per_token']:,} | {r['val_loss']:.3f} | {published} | "
+        mark = f"{marks[name]:.3f}" if name in marks else ""
+        stray = f" ({texts[name]})" if texts[name] != first else ""
+        text += (f"| {name}: {IDEAS.get(name, '')}{stray} | {r['parameters']:,} | "
+                 f"{r['flops_per_token']:,} | {r['val_loss']:.3f} | {mark} | "
                  f"{r['val_bits_per_byte']:.3f} | {r['seconds']:.0f} |\n")
     text += "\n![Validation loss by rung, ours and published](ladder.svg)\n\n# Samples\n"
     temperature = params().sample.temperature
@@ -68,14 +82,30 @@ def page(rungs: dict[str, dict[str, Any]]) -> str:
     return text
 
 
+def published(rungs: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """The published losses of the rungs that learned from the same text."""
+    return {name: loss for name, loss in PUBLISHED.items()
+            if name in rungs and rungs[name]["corpus"] == "tinyshakespeare"}
+
+
+def comparable(rungs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rungs that learned from the text of the first."""
+    corpus = next(iter(rungs.values()))["corpus"]
+    return {name: r for name, r in rungs.items() if r["corpus"] == corpus}
+
+
 def drawing(rungs: dict[str, dict[str, Any]]) -> bytes:
-    """A bar chart of validation losses with a line at each published one, as SVG."""
-    return render(bars({name: r["val_loss"] for name, r in rungs.items()}, PUBLISHED,
-                       "validation loss, nats per character; red: published"), "svg")
+    """A bar chart of validation losses on the first rung's text, with a line at each published
+    one, as SVG."""
+    return render(bars({name: r["val_loss"] for name, r in comparable(rungs).items()},
+                       published(rungs), "validation loss, nats per character; red: published"),
+                  "svg")
 
 
 def _figures(rungs: dict[str, dict[str, Any]]) -> str:
-    rows = [f"{name},{r['val_loss']},{PUBLISHED.get(name, math.nan)}" for name, r in rungs.items()]
+    marks = published(rungs)
+    rows = [f"{name},{r['val_loss']},{marks.get(name, math.nan)}"
+            for name, r in comparable(rungs).items()]
     return "\n".join(["rung,val_loss,published", *rows]) + "\n"
 
 

@@ -35,6 +35,7 @@ if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is k
 require("pydantic", "ruamel", "torch")
 from pipeline.checks.rot import healed  # noqa: E402
 from pipeline.checks.seal import Seal  # noqa: E402
+from pipeline.stage_times import recorded  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import ConfigError, out_of_memory, unwritable  # noqa: E402
 from reprogpt.storage.files import sweep  # noqa: E402
@@ -82,7 +83,8 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
             preflight(config, name)
         for folder in (ROOT, ROOT / "models", ROOT / "metrics", *cache_dir().glob("*/*/")):
             sweep(folder)
-        yield config
+        with recorded(name, ROOT):
+            yield config
     except ConfigError as error:
         if "DVC_STAGE" not in os.environ:
             stop(str(error), 2)

@@ -70,6 +70,14 @@ def options_named(options: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
+def dollars(text: str) -> float:
+    """The value of --rate: dollars an hour, above 0."""
+    rate = float(text)
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0, in dollars an hour")
+    return rate
+
+
 def refuse_arguments(but: str = "") -> None:
     """Ends the process with exit code 2 if the command line has an argument, apart from a first
     one that is ``but``. For -h and --help it prints the script's docstring."""

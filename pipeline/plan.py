@@ -10,10 +10,9 @@ import json
 from pathlib import Path
 
 from pipeline import PARAMS_FILE, load_params
-from pipeline.cli import Parser, one_line
+from pipeline.cli import Parser, dollars, one_line
 from pipeline.preset import values_of
 from reprogpt.config import Config, read_yaml
-from reprogpt.errors import ConfigError
 from reprogpt.tokens.manifest import Manifest, read_manifest
 
 TOKENS, LOCK = Path("data/tokens"), Path("dvc.lock")
@@ -23,12 +22,10 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--preset", help="plan this preset; params.yaml is not read")
     parser.add_argument("--measure", action="store_true", help="time a few steps on this machine")
-    parser.add_argument("--rate", type=float, help="dollars an hour of one GPU, for prices")
+    parser.add_argument("--rate", type=dollars, help="dollars an hour of one GPU, for prices")
     parser.add_argument("--json", action="store_true", help="all figures as JSON")
     parser.add_argument("--short", action="store_true", help="three lines, as make repro shows")
     options = parser.parse_args()
-    if options.rate is not None and not 0 < options.rate < float("inf"):
-        raise ConfigError(f"--rate={options.rate} must be above 0; give dollars an hour of one GPU")
     cfg = (Config.parse(values_of(options.preset), source=f"presets/{options.preset}.yaml")
            if options.preset else load_params(PARAMS_FILE))
     from reprogpt.training.plan import plan

@@ -5,7 +5,6 @@ import platform
 import re
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
 from pipeline import ROOT
@@ -13,10 +12,6 @@ from reprogpt.errors import ConfigError
 
 HERE = "this run"
 """Name of the working tree among revisions."""
-LEFT = {"download": "data/raw/meta.json", "tokenize": "data/tokens/manifest.json",
-        "train": "metrics/train.json", "evaluate": "metrics/eval.json",
-        "sample": "metrics/samples.md"}
-"""The file whose time says when a stage finished."""
 
 
 def read(revision: str, name: str) -> bytes | None:
@@ -59,13 +54,6 @@ def about(revision: str) -> dict[str, str]:
             "this machine": ", ".join([f"{os.cpu_count()} cores", *names[:1], *gpus]),
             "software": f"Python {platform.python_version()}, torch {torch.__version__}"}
     return {label: text for label, text in found.items() if text}
-
-
-def finished() -> dict[str, str]:
-    """Stage -> when it wrote the outs that the working tree has."""
-    times = {stage: (ROOT / file).stat().st_mtime for stage, file in LEFT.items()
-             if (ROOT / file).is_file()}
-    return {stage: f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}" for stage, at in times.items()}
 
 
 def _git(*arguments: str) -> str:

@@ -35,6 +35,7 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     ``code``: the sha256 of every source file that decides the weights. Raises ValueError when
     the training did not finish.
     """
+    from reprogpt.launch.checkpoint_store import fetch
     from reprogpt.launch.launcher import TrainingFailed, launch
     from reprogpt.launch.run_dir import RunDir, runs_root
     from reprogpt.storage.files import sha256_of
@@ -44,6 +45,7 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     if cfg.model.architecture != "gpt":
         code = {**code, **{f"lecture1/{p.name}": sha256_of(p) for p in LECTURE1.glob("*.py")}}
     fingerprint = cfg.fingerprint([*contents, *code.items()])
+    fetch(cfg.runtime.checkpoint_store, runs_root(ROOT) / (cfg.runtime.resume or fingerprint))
     run = RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents)
     try:
         launch(run)

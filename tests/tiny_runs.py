@@ -119,7 +119,8 @@ def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
     """Starts the real launcher on a run, as its own process."""
     if not (run.path / "run.json").exists():
         run.write()
-    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join((str(ROOT / "src"), os.environ.get("PYTHONPATH", "")))
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)],
                             env=env, text=True, stderr=subprocess.PIPE, cwd=run.path, **popen)
 

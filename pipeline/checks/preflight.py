@@ -32,6 +32,7 @@ def preflight(cfg: Config, stage: str = "download") -> None:
     if "train" in left:
         check_slurm(cfg, "launcher", "torchrun")
         check_resume(cfg)
+        check_store(cfg)
         check_model(cfg)
     if cfg.runtime.launcher != "slurm":  # its nodes may have what this machine lacks
         check_machine(cfg)
@@ -161,6 +162,13 @@ def check_model(cfg: Config, root: Path = ROOT) -> None:
                           f"params.yaml: model.init_from={name}: {said}" + (
                               "" if isinstance(error, ValueError) else
                               f"; {folder} is damaged: make or fetch it again")) from None
+
+
+def check_store(cfg: Config) -> None:
+    """runtime.checkpoint_store must be reachable and writable."""
+    from reprogpt.launch.checkpoint_store import check
+
+    check(cfg.runtime.checkpoint_store, runs_root(ROOT))
 
 
 def check_inputs(cfg: Config) -> None:

@@ -17,6 +17,7 @@ BAD = [
     ("runtime.nproc", 2.0, "try 2"),
     ("runtime.compile", "yes", "must be true or false or 'auto'; try true"),
     ("runtime.device", "gpu", "must be auto, cpu, cuda, cuda:N or mps"),
+    ("runtime.checkpoint_store", "gs://bucket", "must be a folder or s3://BUCKET/FOLDER; mount"),
     ("runtime.resume", "", "must be 16 hex digits, the name of a folder in runs/; copy one from"),
     ("train.lr", "6e-4", "=6e-4 must be a number; remove the quotes"),
     ("train.lr", 0, "=0 must be greater than 0; see presets/shakespeare.yaml"),

@@ -25,7 +25,10 @@ def test_a_model_is_shown_with_every_tensor(architecture: str, tmp_path: Path) -
     model = build_model(cfg, tokenizer.n_vocab)
     model.init_weights(torch.Generator().manual_seed(0))
     save_model(tmp_path / "model", model, cfg, tmp_path / "tokenizer")
-    page = inspect(tmp_path / "model", tmp_path / "out", "a cab")
+    shown = inspect(tmp_path / "model", tmp_path / "out", "a cab")
+    page = (tmp_path / "out/README.md").read_text()
+    assert page.startswith(shown)
+    assert "![" not in shown  # links to pictures are of no use in a terminal
     assert f"{model.num_parameters():,} parameters" in page
     for name, _ in model.named_parameters():
         assert f"`{name}`" in page
@@ -55,9 +58,11 @@ def test_without_a_tokenizer_there_are_no_tokens_and_a_dollar_is_no_formula(tmp_
     CharTokenizer("$_a").save(tmp_path / "tokenizer")
     model = build_model(cfg, 3)
     save_model(tmp_path / "model", model, cfg, tmp_path / "tokenizer")
-    assert "'$a_$'" in inspect(tmp_path / "model", tmp_path / "out", "$a_$")
+    inspect(tmp_path / "model", tmp_path / "out", "$a_$")
+    assert "'$a_$'" in (tmp_path / "out/README.md").read_text()
     save_model(tmp_path / "bare", model, cfg, None)
-    assert "tokens.png" not in inspect(tmp_path / "bare", tmp_path / "out", "$a_$")
+    inspect(tmp_path / "bare", tmp_path / "out", "$a_$")
+    assert "tokens.png" not in (tmp_path / "out/README.md").read_text()
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reprogpt.evaluation.compare_runs import METRICS, mcnemar_p
-from reprogpt.evaluation.report_page import model_panels, page
+from reprogpt.evaluation.report_page import model_panels, page, stage_rows
 from reprogpt.evaluation.run_record import RunRecord
 from reprogpt.formats.huggingface import save_model
 from tests.small_models import model_config, random_model
@@ -74,7 +74,7 @@ PRESET = {"preset": "shakespeare", "train.lr": 0.001, "train.max_steps": 2000}
 
 def single(record=None, panels=None):
     return page([record or run("this run", range(10))], PRESET, {"commit": "abc"},
-                {"train": "2026-01-01 00:00:00"}, panels or {})
+                stage_rows({"train": ("2026-01-01 00:00:00", 9.0)}, 100.0, None), panels or {})
 
 
 def test_arithmetic_shows_the_share_solved_by_digits():
@@ -135,10 +135,22 @@ def test_panels_without_data_are_absent():
     assert "svg" not in Reader(single(run("this run", curve={}, scores={}, samples=""))).tags
 
 
+def test_stages_have_their_times_and_price():
+    stages = {"download": ("10:00", 1.25), "train": ("11:00", 1800.0), "sample": ("11:05", None)}
+    assert stage_rows(stages, 5400.0, 2.0) == [
+        ("", "finished", "took", "cost"), ("download", "10:00", "1.2 s", "0.00 $"),
+        ("train", "11:00", "1:30:00", "3.00 $"),  # of which the last start made a third
+        ("sample", "11:05", "unknown", ""), ("together", "", "1:30:01", "3.00 $")]
+    assert stage_rows(stages, 5400.0, None)[2] == ("train", "11:00", "1:30:00")
+    assert stage_rows({}, None, None) == []
+    found = Reader(page([run("this run", range(3))], PRESET, {}, stage_rows(stages, 0, 2), {}))
+    assert found.cells("stages")[3:7] == ["download", "10:00", "1.2 s", "0.00 $"]
+
+
 def test_several_runs_stand_side_by_side():
     a, b = run("a", range(10)), run("b", range(4, 20), params={"preset": "shakespeare",
                                                              "train.lr": 0.1, "seed": 2})
-    text = page([a, b], {}, {}, {}, {})
+    text = page([a, b], {}, {}, [], {})
     found = Reader(text)
     assert found.cells("params")[:8] == ["a", "b", "train.lr", "0.003", "0.1", "train.max_steps",
                                          "2000", "absent"]
@@ -185,10 +197,16 @@ def test_a_browser_shows_it(tmp_path, model_page):
     from matplotlib.image import imread
 
     (tmp_path / "report.html").write_text(model_page)
-    subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
-                    f"--user-data-dir={tmp_path}/profile", "--window-size=1280,2400",
-                    f"--screenshot={tmp_path}/page.png", f"file://{tmp_path}/report.html"],
-                   check=True, capture_output=True, timeout=120)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+               f"--user-data-dir={tmp_path}/profile", "--window-size=1280,2400"]
+    for ask in (f"--screenshot={tmp_path}/page.png", "--dump-dom"):
+        done = subprocess.run([*command, ask, f"file://{tmp_path}/report.html"], check=True,
+                              capture_output=True, text=True, timeout=120)
+    shown, written = Reader(done.stdout), Reader(model_page)  # the browser's own tree
+    for name in ("params", "stages", "passage"):
+        assert shown.cells(name) == written.cells(name)
+    assert json.loads(shown.texts["data"][0]) == json.loads(written.texts["data"][0])
+    assert shown.tags.count("svg") == written.tags.count("svg")
     picture = imread(tmp_path / "page.png")[..., :3]
     assert picture.shape[1] == 1280
     blue = np.abs(picture - np.array([0x1f, 0x5f, 0xa8]) / 255).max(-1) < 0.02  # a curve's

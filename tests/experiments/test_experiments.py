@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, clean_environment, copy_checkout, edit, run
+from tests.s3_server import s3_server
 
 SECTIONS = dict(re.findall(r"(?ms)^## ([^\n]+)\n(.*?)(?=^## |\Z)",
                            (ROOT / "docs/experiments.md").read_text()))
@@ -29,14 +30,14 @@ def commands(section: str) -> list[str]:
 class Clone:
     """A clean clone. ``store``: the remote that stands for /tmp/store."""
 
-    def __init__(self, path: Path, store: Path) -> None:
-        self.path, self.store = path, store
+    def __init__(self, path: Path, store: Path, **environment: str) -> None:
+        self.path, self.store, self.environment = path, store, environment
 
     def __call__(self, command: str) -> str:
         """Runs a command, which must succeed, and returns its output."""
         command = command.replace("/tmp/store", str(self.store))
         done = run("bash", "-c", command.replace("/tmp/other", f"{self.store}-other"),
-                   cwd=self.path, COLUMNS="100")
+                   cwd=self.path, COLUMNS="100", **self.environment)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         if command == "dvc queue start":
             self.wait(lambda: not re.search("Running|Queued", self("dvc queue status")))
@@ -134,14 +135,27 @@ class TestADayOfExperiments:
         for command in mine:
             clone(command)
         clone("git push -q origin main")
+        self.pull(clone, theirs)
+
+    def pull(self, clone: Clone, theirs: list[str], **environment: str) -> None:
+        """A colleague's commands, in a clone of the shared repository."""
         run("git", "clone", "-q", "origin", "colleague", cwd=clone.path.parent)
-        colleague = Clone(clone.path.parent / "colleague", clone.store)
+        colleague = Clone(clone.path.parent / "colleague", clone.store, **environment)
         said = {command: colleague(command) for command in theirs}
         assert "Running stage" not in said["dvc repro --pull"]
         assert "lr-2" in colleague("dvc exp list --all-commits")
         name = "models/gpt/model.safetensors"
         assert (colleague.path / name).read_bytes() == (clone.path / name).read_bytes()
         shutil.rmtree(colleague.path)
+
+    def test_share_by_s3(self, clone: Clone) -> None:
+        with s3_server() as (_, environment):
+            mine = [line.replace("my-bucket", "bucket") for line in commands("Share by S3")]
+            again = Clone(clone.path, clone.store, **environment)
+            for command in mine:
+                again(command)
+            self.pull(clone, [mine[0], *commands("Share")[4:]], **environment)
+        clone(commands("Share")[0].replace("add", "add --force"))
 
     def test_interruption(self, clone: Clone) -> None:
         edit(clone.path, "train.max_steps", "60")

@@ -69,6 +69,27 @@ def test_the_page_has_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {f"{name}: {figures[name]['val_loss']:.3f}" for name in NAMES} <= set(texts)
 
 
+def test_rungs_of_other_text_are_named_and_not_compared(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rung was climbed where Tiny Shakespeare could not be fetched."""
+    figures = {name: {"parameters": 1000, "flops_per_token": 7, "val_loss": 2.5,
+                      "val_bits_per_byte": 3.0, "seconds": 1.0,
+                      "corpus": "shakespeare" if name == "head" else "tinyshakespeare"}
+               for name in NAMES}
+    for name in NAMES:
+        (tmp_path / f"{name}.txt").write_text("...")
+    monkeypatch.setattr(page, "SAMPLES", tmp_path)
+    text = page.page(figures)
+    assert "`head` learned from other text" in text
+    row = next(line for line in text.splitlines() if line.startswith("| head:"))
+    assert "(the plays)" in row
+    assert f"{page.PUBLISHED['head']:.3f}" not in row
+    assert f"{page.PUBLISHED['multihead']:.3f}" in text
+    assert "head: 2.500" not in [e.text for e in ET.fromstring(page.drawing(figures)).iter()]
+    assert [line.split(",")[0] for line in page._figures(figures).splitlines()[1:]] == [
+        name for name in NAMES if name != "head"]
+
+
 @pytest.mark.slow
 def test_a_rung_is_trained_evaluated_and_sampled(checkout: Path) -> None:
     (checkout / "text.txt").write_text("the quick brown fox jumps over the lazy dog.\n" * 200)

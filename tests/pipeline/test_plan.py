@@ -32,7 +32,7 @@ def test_a_plan_of_params_yaml_and_of_a_preset(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(("options", "told"), [
-    (("--rate", "-1"), "--rate=-1.0 must be above 0"), (("--rate", "x"), "--rate"),
+    (("--rate", "-1"), "--rate: -1 must be above 0"), (("--rate", "x"), "--rate"),
     (("--preset", "gpt2-124"), "did you mean gpt2-124m")])
 def test_a_wrong_option_is_one_line(options: tuple[str, ...], told: str) -> None:
     done = run("python", "-m", "pipeline.plan", *options, cwd=ROOT)

@@ -79,10 +79,3 @@ def test_edited_sources_are_named(project, monkeypatch):
         (project / f"src/{k}.py").write_text("")
         run("git", "add", "src", cwd=project)
     assert revisions.about(revisions.HERE)["edited since"].endswith("src/4.py and 2 more")
-
-
-def test_a_stage_that_left_its_file_has_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(revisions, "ROOT", tmp_path)
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/train.json").write_text("{}")
-    assert list(revisions.finished()) == ["train"]

@@ -37,7 +37,11 @@ def test_price_and_speed_are_shown_where_they_are_known() -> None:
     assert "$" not in page(found)
     assert f"{2 * found['hours_on_one']['A100']:,.2f} $" in page(found, rate=2)
     assert "this machine, measured" not in page(found)
-    assert "5,800 tokens/s" in page(found | {"tokens_per_second": 5800.0})
+    quiet = page(found | {"tokens_per_second": 5800.0, "load": 0.3, "cores": 2})
+    assert "5,800 tokens/s" in quiet
+    assert "other programs" not in quiet
+    assert "load 5.0 on 2 cores" in page(found | {"tokens_per_second": 5800.0, "load": 5.0,
+                                                  "cores": 2})
 
 
 def test_the_table_of_the_lectures_is_the_commands() -> None:

@@ -293,6 +293,9 @@ class RuntimeConfig(Section):
     """Under ddp: shard AdamW's state (ZeRO stage 1)."""
     keep_checkpoints: Count = 2
     """Most recent checkpoints of a run to keep."""
+    checkpoint_store: Annotated[str, Field(min_length=1)] | None = None
+    """Folder or `s3://BUCKET/FOLDER` to which checkpoints are copied while training goes on; on
+    another machine the run continues from there (docs/elsewhere.md)."""
     max_restarts: CountOrZero = 3
     """Restarts of the process group after a process dies."""
     timeout: Annotated[float, Field(gt=0, le=10**6)] = 600.0
@@ -309,6 +312,9 @@ class RuntimeConfig(Section):
         if self.resume is not None and not re.fullmatch("[0-9a-f]{16}", self.resume):
             raise ParamError("resume", "must be 16 hex digits, the name of a folder in runs/",
                              "copy one from there")
+        if "://" in (store := self.checkpoint_store or "") and not re.match("s3://[^/]", store):
+            raise ParamError("checkpoint_store", "must be a folder or s3://BUCKET/FOLDER",
+                             "mount another kind of store as a folder")
         if self.tokenize_executor == "slurm" and not self.slurm_partition:
             raise ParamError("slurm_partition", "must be set when tokenize_executor is 'slurm'",
                              "name a partition that `sinfo` lists")

@@ -19,7 +19,7 @@ CORNER = 300
 
 
 def inspect(folder: Path, out: Path, text: str) -> str:
-    """Writes README.md and figures of the model in ``folder`` to ``out``; returns the page.
+    """Writes README.md and figures of the model in ``folder`` to ``out``; returns the page's text.
 
     ``text``: its tokens' embeddings are shown, if there is a tokenizer. Raises ValueError without
     a model.
@@ -32,13 +32,13 @@ def inspect(folder: Path, out: Path, text: str) -> str:
              f"{sum(t.numel() for t in tensors.values()):,} parameters in {len(tensors)} tensors.",
              "\n".join(["| tensor | shape | mean | std |", "|---|---|--:|--:|",
                         *(_row(name, t.float()) for name, t in tensors.items())])]
+    written = "\n\n".join(parts)
     for name, figure in figures(weights, folder, text).items():
         title = figure.axes[0].get_title()
         write_bytes(out / name, render(figure, "svg" if name.endswith(".svg") else "png"))
         parts.append(f"![{title}]({name})")
-    page = "\n\n".join(parts) + "\n"
-    write_bytes(out / "README.md", page.encode())
-    return page
+    write_bytes(out / "README.md", ("\n\n".join(parts) + "\n").encode())
+    return written
 
 
 def _row(name: str, t: Tensor) -> str:

@@ -45,9 +45,9 @@ POSITION_TOKENS, PASSAGE_TOKENS = 32768, 400
 
 
 def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[str, str],
-         stages: Mapping[str, str], panels: Mapping[str, Any]) -> str:
+         stages: Sequence[Sequence[str]], panels: Mapping[str, Any]) -> str:
     """The HTML. ``preset``: params of the preset of a single run; ``about``: commit and the like;
-    ``stages``: when each finished; ``panels``: :func:`model_panels`."""
+    ``stages``: :func:`stage_rows`; ``panels``: :func:`model_panels`."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
@@ -66,6 +66,27 @@ def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[st
         samples=re.findall(r"(?ms)^## `+(.*?)`+$|^(`{3,})text\n(.*?)\n\2$", runs[0].samples),
         figures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 (our own)
         data=Markup(text))  # noqa: S704 (has no tag)
+
+
+def stage_rows(stages: Mapping[str, tuple[str, float | None]], training: float | None,
+               rate: float | None) -> list[tuple[str, ...]]:
+    """A row a stage: name, when it finished, how long it took, and with ``rate`` (dollars an hour)
+    what that cost. ``training``: the seconds of all training steps, of which the stage's last start
+    may have made only the rest."""
+    rows, total = [("", "finished", "took", "cost")], 0.0
+    for stage, (finished, seconds) in stages.items():
+        seconds = max(seconds or 0.0, training or 0.0) if stage == "train" else seconds
+        total += seconds or 0.0
+        rows.append((stage, finished, *_price(seconds, rate)))
+    rows.append(("together", "", *_price(total, rate)))
+    return [row if rate else row[:3] for row in rows] if stages else []
+
+
+def _price(seconds: float | None, rate: float | None) -> tuple[str, str]:
+    if not seconds:
+        return "unknown", ""
+    took = str(datetime.timedelta(seconds=round(seconds))) if seconds >= 60 else f"{seconds:.1f} s"
+    return took, f"{seconds / 3600 * (rate or 0):,.2f} $"
 
 
 def figures_of(runs: Sequence[RunRecord]) -> dict[str, str]:

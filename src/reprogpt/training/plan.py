@@ -4,6 +4,7 @@ Counted from the params and, where there is one, the shards' manifest; plan_text
 """
 
 import math
+import os
 import shutil
 from typing import Any
 
@@ -14,6 +15,7 @@ from reprogpt.config import Config, CorpusConfig, TaskConfig
 from reprogpt.data.arithmetic import longest
 from reprogpt.model.registry import build_model
 from reprogpt.runtime.device import PEAK_FLOPS
+from reprogpt.runtime.workers import usable_cores
 from reprogpt.tokens.manifest import Manifest
 from reprogpt.training.auto import GPU_MICRO_TOKENS
 from reprogpt.training.batch_schedule import batch_sizes
@@ -52,6 +54,7 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
     micro_batch = min(train.batch_tokens // T,
                       max(1, GPU_MICRO_TOKENS // T) if limit == "auto" else limit)
     total, train_tokens, text = corpus_size(cfg, manifest)
+    load = os.getloadavg()[0]  # before measuring, which adds to it
     found = {
         "preset": cfg.preset, "steps": train.max_steps, "tokens": tokens,
         "train_tokens": train_tokens, "counted": manifest is not None,
@@ -64,7 +67,8 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
         "mfu": ASSUMED_MFU,
         "hours_on_one": {gpu: tokens * sum(flops.values()) / (PEAK_FLOPS[gpu] * mfu) / 3600
                          for gpu, mfu in ASSUMED_MFU.items()},
-        "tokens_per_second": measured_speed(cfg, vocab) if measure else None}
+        "tokens_per_second": measured_speed(cfg, vocab) if measure else None,
+        "load": load, "cores": usable_cores()}
     return found | {"warnings": warnings(cfg, found)}
 
 

@@ -69,5 +69,9 @@ def _hours(plan: dict[str, Any], rate: float | None) -> Iterator[str]:
         yield (f"{gpu:<18}{plan['mfu'][gpu]:>10.0%}{duration(hours):>12}{duration(hours / 8):>12}"
                f"{cost}")
     if speed := plan["tokens_per_second"]:
-        yield (f"{'this machine, measured':<28}{duration(plan['tokens'] / speed / 3600):>12}"
-               f"  {speed:,.0f} tokens/s, one process")
+        seconds = plan["tokens"] / speed
+        took = f"{seconds:.0f} s" if seconds < 600 else duration(seconds / 3600)
+        yield f"{'this machine, measured':<28}{took:>12}  {speed:,.0f} tokens/s, one process"
+        if plan["load"] > plan["cores"] / 2:
+            yield (f"  measured while other programs ran (load {plan['load']:.1f} on "
+                   f"{plan['cores']} cores): faster when they have ended")

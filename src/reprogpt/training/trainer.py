@@ -18,6 +18,7 @@ from reprogpt.errors import unwritable
 from reprogpt.evaluation.scoring import tokens_at_once
 from reprogpt.evaluation.validation import mixture_loss
 from reprogpt.formats import huggingface as hf
+from reprogpt.launch.checkpoint_store import CheckpointCopies
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
@@ -92,6 +93,10 @@ class Trainer:
         self.probes = Probes(train, cfg.sample, cfg.seed, tokenizer, process,
                              at_once=self.at_once, step=self.step, run=run.path,
                              metrics=run.paths.probes, hellaswag_file=Path(run.paths.hellaswag))
+        self.copies = CheckpointCopies(runtime.checkpoint_store, run.path,
+                                       runtime.keep_checkpoints, runtime.timeout / 2)
+        if state is not None and process.is_first:
+            self.copies.start(self.step, self.best["step"] if self.best else None)
         self._saved = self.step if state is not None else -1
         self._logged = self.step
 
@@ -124,12 +129,14 @@ class Trainer:
                 if stopping or last or self.step % self.cfg.runtime.checkpoint_interval == 0:
                     self._save()
                 if stopping and not last:
+                    self.copies.wait()
                     raise Stopped(f"stopped at step {self.step} of {cfg.max_steps}, checkpoint "
                                   "saved; the same command continues from there")
         self.full_check.require_good()
         weights = sharding.full_state(self.model, process)
         if process.is_first:
             self._finish(weights)
+            self.copies.wait()
             self.run_dir.done.touch()
 
     def _show(self, bar: "tqdm[Any]") -> None:
@@ -191,9 +198,10 @@ class Trainer:
                 "resolved": self.wrapped.resolved, "numerics": self._numerics(),
             }
             if self.process.is_first:
+                best = self.best["step"] if self.best else None
                 checkpoint.save(self.run_dir.path, f"step_{self.step:06d}", state)
-                checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints,
-                                 self.best["step"] if self.best else None)
+                self.copies.start(self.step, best)  # the copy before ends before its file is gone
+                checkpoint.prune(self.run_dir.path, self.cfg.runtime.keep_checkpoints, best)
         self._saved = self.step
 
     def _restore(self, state: dict[str, Any]) -> None:
