@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from reprogpt.config import RuntimeConfig, TokenizeConfig
 from reprogpt.data.raw_text import Meta, check_part, read_meta
@@ -26,6 +25,7 @@ from reprogpt.encoding.shard_plan import ShardPlan, plan_shards, write_shards
 from reprogpt.encoding.slurm_executor import run_tasks
 from reprogpt.encoding.train_val_split import held_out, tail_boundary
 from reprogpt.errors import ConfigError
+from reprogpt.runtime.progress import progress
 from reprogpt.runtime.workers import Processes, worker_count
 from reprogpt.tokens.manifest import Manifest, Shard, Totals, sum_totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
@@ -62,7 +62,8 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         encode = partial(encode_chunk, settings)
         if runtime and runtime.tokenize_executor != "local":
             run_tasks(runtime, workers, encode, chunks)  # into the cache, where the next line looks
-        results = list(tqdm(processes.map(encode, chunks), "tokenize", len(chunks), unit="chunk"))
+        results = list(progress(processes.map(encode, chunks), "tokenize", len(chunks),
+                                unit=" chunks"))
         held = [side for one in meta.corpora().values()
                 for side in held_out(cfg, raw_dir, one, boundary, _of(one, results))]
         points, dropped = results, 0

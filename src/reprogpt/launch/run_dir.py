@@ -88,7 +88,7 @@ class RunDir:
                 raise ConfigError(f"{name} was trained with {key}={old.get(key)}, not "
                                   f"{new.get(key)}: only its code may differ; put that back, "
                                   "or set runtime.resume to null")
-        finished = max(steps) >= self.config.train.max_steps
+        finished = self.done.exists() or max(steps) >= self.config.train.max_steps
         if finished and self.fingerprint not in known["fingerprints"]:
             raise ConfigError(f"{name} is finished, by other code than this; set it to null to "
                               "train anew")

@@ -74,6 +74,11 @@ class Clock:
         self.seconds += elapsed
         return elapsed
 
+    @property
+    def total(self) -> float:
+        """All seconds so far, the present lap included."""
+        return self.seconds + self._now() - self._since
+
     @contextmanager
     def stopped(self) -> Iterator[float]:
         """Does not count the body's time. Yields all seconds so far, the present lap included."""
