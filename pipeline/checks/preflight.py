@@ -3,6 +3,7 @@ outs."""
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import ROOT
@@ -46,6 +47,9 @@ def check_machine(cfg: Config) -> None:
     check_slurm(cfg, "launcher", "torchrun")
     if runtime.launcher == "slurm":  # the nodes may have what this machine lacks
         return
+    if runtime.tracker != "none" and find_spec(runtime.tracker) is None:
+        raise ConfigError(f"params.yaml: runtime.tracker={runtime.tracker} needs its package: pip "
+                          f"install {runtime.tracker}, or set it to none")
     init_from = local_path(cfg.model.init_from or "", ROOT)
     try:  # imports torch, which takes seconds, only if needed
         if runtime.device not in ("auto", "cpu") or precision == "tf32":

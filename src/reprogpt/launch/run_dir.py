@@ -25,7 +25,8 @@ class Paths:
     csv: str
     json: str
     hellaswag: str = ""  # HellaSwag's validation file, for train.hellaswag_interval
-    probes: str = ""  # folder of train_samples.md and train_hellaswag.csv; empty: neither
+    probes: str = ""  # folder of train_samples.md, train_hellaswag.csv, loss.csv; empty: none
+    reference: str = ""  # file of the reference band; empty: none applies
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from reprogpt.training import checkpoint, sharding
 from reprogpt.training.auto import resolve_auto
 from reprogpt.training.loader import open_loader
 from reprogpt.training.loss_monitor import LossMonitor, NotFinite
-from reprogpt.training.metrics_log import Clock, MetricsLog, write_metrics
+from reprogpt.training.metrics_log import Clock, open_log, write_metrics
 from reprogpt.training.micro_batch import warm_up
 from reprogpt.training.optimizer import build_optimizer, lr_at, planned_steps
 from reprogpt.training.periodic_eval import Probes
@@ -84,7 +84,7 @@ class Trainer:
         self.best: dict[str, Any] | None = past["best"]  # of train.keep=best: loss, step
         self.monitor = LossMonitor(self.loader, run.path, process, train,
                                    self.scaler.is_enabled(), past["recent"])
-        self.log = MetricsLog(Path(run.paths.csv) if process.is_first else None, past["rows"])
+        self.log = open_log(run, past["rows"], process.is_first)
         self.at_once = tokens_at_once(process.device, runtime.eval_tokens)
         self.probes = Probes(train, cfg.sample, cfg.seed, tokenizer, process,
                              at_once=self.at_once, step=self.step, run=run.path,
@@ -103,7 +103,7 @@ class Trainer:
             warm_up(self.wrapped, self.loader, self.optimizer)
         self.clock.start()
         bar = TrainBar(self.log, self.step, process.is_first)
-        with StopSignals() as stop, closing(bar):
+        with StopSignals() as stop, closing(self.log), closing(bar):
             if self.step == 0:
                 self._log(self._evaluate())
                 self._probe()
@@ -247,7 +247,7 @@ class Trainer:
             "val_loss": self.best["loss"] if self.best else self.log.last("val_loss"),
             "tokens_per_second": speed, "seconds": seconds,
             "mfu": self._mfu(speed), "parameters": self.model.num_parameters(),
-            "fingerprint": run.path.name,
+            "reference": Path(run.paths.reference).stem or None, "fingerprint": run.path.name,
         } | ({"mix": mix} if (mix := self.loader.by_corpus(self.step)) else {}))
 
 
