@@ -1,5 +1,6 @@
 """Reference bands: what is inside, what is warned of, and that every preset's band is a band."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ def test_scores_pass_or_fail_by_name() -> None:
     assert BAND.verdicts(scores(5.6, 0.25, 10042)) == {"val_loss": "above", "acc_norm": "below"}
     assert BAND.verdicts(scores(4.9, 0.36, 10042)) == {"val_loss": "below", "acc_norm": "above"}
     assert BAND.verdicts(scores(5.2, 0.25, 100))["acc_norm"] == "pass"  # two errors are 0.087
+    other = replace(BAND, val_tokens=640)  # a loss over other tokens is another number
+    assert "val_loss" not in other.verdicts(scores(9.9, 0.3, 10) | {"val_tokens": 320})
+    assert other.verdicts(scores(9.9, 0.3, 10) | {"val_tokens": 640})["val_loss"] == "above"
     assert "acc_norm" not in BAND.verdicts({"val_loss": 5.0, "hellaswag": {"examples": 0}})
 
 

@@ -23,14 +23,16 @@ class Band:
     val_loss: dict[int, tuple[float, float]]
     """Training's validation loss by step."""
     scores: dict[str, tuple[float, float]]
-    """Of the finished model: val_loss over evaluate.val_tokens, HellaSwag's acc_norm."""
+    """Of the finished model: val_loss, HellaSwag's acc_norm."""
+    val_tokens: int | None = None
+    """Tokens that the val_loss of ``scores`` is over; one over others is not judged."""
 
     @classmethod
     def read(cls, file: str | Path) -> "Band":
         """The band in ``file``; an empty one where ``file`` is empty: no band applies."""
         values: dict[str, Any] = read_yaml(file) if file else {}
         return cls(Path(file).stem, values.get("source", ""), values.get("val_loss", {}),
-                   values.get("scores", {}))
+                   values.get("scores", {}), values.get("val_tokens"))
 
     def at(self, step: int) -> tuple[float, float]:
         """Lowest and highest validation loss after ``step`` updates; nan where there is none."""
@@ -53,6 +55,8 @@ class Band:
             if name not in scores and (n := scores["hellaswag"]["examples"]):
                 value = scores["hellaswag"][name]
                 slack = 2 * math.sqrt(value * (1 - value) / n)
+            if name == "val_loss" and self.val_tokens not in (None, scores["val_tokens"]):
+                continue
             if value is not None:
                 found[name] = ("below" if value < low - slack else
                                "above" if value > high + slack else "pass")

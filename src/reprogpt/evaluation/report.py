@@ -60,9 +60,9 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     if name := trained.get("reference"):
         band = Band.read(root / f"presets/reference/{name}.yaml")
         result["band"] = {"name": name, **band.verdicts(result)}
-        print(f"reference {name}: " + ", ".join(
-            f"{score} {verdict}" for score, verdict in result["band"].items() if score != "name"),
-            file=sys.stderr)
+        if process.is_first:
+            print("reference band", ", ".join(f"{k} {v}" for k, v in result["band"].items()),
+                  file=sys.stderr)
     check_finite("eval.json", result)
     check_finite("hellaswag.jsonl", records)
     if process.is_first:
