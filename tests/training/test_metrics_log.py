@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reprogpt.training import metrics_log
 from reprogpt.evaluation.reference_band import Band
+from reprogpt.training import metrics_log
 from reprogpt.training.metrics_log import (
     COLUMNS,
     SMOOTHED,

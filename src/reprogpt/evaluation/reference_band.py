@@ -55,7 +55,8 @@ class Band:
             if name not in scores and (n := scores["hellaswag"]["examples"]):
                 value = scores["hellaswag"][name]
                 slack = 2 * math.sqrt(value * (1 - value) / n)
-            if name == "val_loss" and self.val_tokens not in (None, scores["val_tokens"]):
+            others = self.val_tokens not in (None, scores.get("val_tokens"))
+            if name == "val_loss" and others:
                 continue
             if value is not None:
                 found[name] = ("below" if value < low - slack else
