@@ -25,8 +25,8 @@ def test_a_log_gets_a_line_for_each_validation(capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().err
     assert "\r" not in text
     assert text.splitlines() == [
-        "train: step 3/6, loss 7.000, val 7.500, tokens/s 4,100, MFU 43.0%, 00:00 left",
-        "train: step 6/6, loss 4.000, val 4.500, tokens/s 4,100, MFU 43.0%, 00:00 left"]
+        "train: step 3/6, loss 7.000, val 7.500, tok/s 4,100, MFU 43.0%, 00:00 left",
+        "train: step 6/6, loss 4.000, val 4.500, tok/s 4,100, MFU 43.0%, 00:00 left"]
 
 
 def test_after_a_minute_without_a_validation_there_is_a_line(

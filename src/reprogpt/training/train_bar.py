@@ -29,7 +29,7 @@ class TrainBar:
         """Shows the state after ``step`` updates; the run will have ``end`` of them."""
         pace = (time.perf_counter() - self._began) / (step - self._first)
         values = (("loss", "train_loss", ".3f"), ("val", "val_loss", ".3f"),
-                  ("tokens/s", "tokens_per_second", ",.0f"))
+                  ("tok/s", "tokens_per_second", ",.0f"))
         known = [f"{name} {value:{form}}" for name, column, form in values
                  if not math.isnan(value := self.log.last(column))]
         known += [f"MFU {mfu:.1%}"] if mfu is not None else []
