@@ -104,6 +104,21 @@ def refuse_hybrid(params: Path, folder: Path) -> None:
                               f"{name}` (or put preset: {other} back)")
 
 
+def reference(cfg: Config, folder: Path) -> Path | None:
+    """The reference band of the preset that ``cfg`` names, if it has one and ``cfg`` trains the
+    same; seed, and what only measures, may differ."""
+    file = folder / "reference" / f"{cfg.preset}.yaml"
+    if not file.is_file():
+        return None
+    named = Config.parse(values_of(cfg.preset, folder))
+    measures = {"precision", "deterministic", "eval_interval", "log_interval", "max_loss_spike",
+                "hellaswag_interval", "hellaswag_examples", "sample_interval"}
+    same = all(getattr(cfg, section) == getattr(named, section)
+               for section in ("download", "tokenize", "model"))
+    trains = [each.train.model_dump(exclude=measures) for each in (cfg, named)]
+    return file if same and trains[0] == trains[1] else None
+
+
 def _committed_preset(params: Path) -> str | None:
     """In a DVC experiment: the preset named by the commit that the experiment started from."""
     revision = os.environ.get("DVC_EXP_BASELINE_REV")

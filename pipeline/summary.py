@@ -56,6 +56,9 @@ def lines(preset: str, train: dict[str, Any], scores: dict[str, Any], sample: st
         yield f"  training loss     {train['train_loss']:.3f} at the end"
     if "acc_norm" in scores["hellaswag"]:
         yield f"  HellaSwag         {hellaswag(scores)}"
+    if "band" in scores:
+        band = ", ".join(f"{k} {v}" for k, v in scores["band"].items() if k != "name")
+        yield f"  reference band    of {scores['band']['name']}: {band}"
     if "task" in scores:
         yield (f"  problems solved   {scores['task']['accuracy']:.1%} "
                f"of {scores['task']['problems']:,} held out")

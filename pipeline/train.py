@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline import DVC_FILE, ROOT, stage
 from pipeline.checks.preflight import check_init, check_probes
 from pipeline.checks.seal import Seal
+from pipeline.preset import reference
 from reprogpt.config import Config
 from reprogpt.launch.run_dir import Paths
 
@@ -23,7 +24,8 @@ def main() -> None:
         paths = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
                       model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
                       json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
-                      hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
+                      hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"),
+                      reference=str(reference(cfg, ROOT / "presets") or ""))
         check_init(cfg.model.init_from, Path(paths.init))
         check_probes(cfg, Path(paths.hellaswag))
         train(cfg, paths, Seal.take("train", DVC_FILE).sources)

@@ -7,6 +7,7 @@ again, for itself and the stages after it (pipeline/__init__.py).
 import os
 import resource
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import ROOT
@@ -33,6 +34,7 @@ def preflight(cfg: Config, stage: str = "download") -> None:
         check_slurm(cfg, "launcher", "torchrun")
         check_resume(cfg)
         check_store(cfg)
+        check_tracker(cfg.runtime.tracker)
         check_model(cfg)
     if cfg.runtime.launcher != "slurm":  # its nodes may have what this machine lacks
         check_machine(cfg)
@@ -162,6 +164,13 @@ def check_model(cfg: Config, root: Path = ROOT) -> None:
                           f"params.yaml: model.init_from={name}: {said}" + (
                               "" if isinstance(error, ValueError) else
                               f"; {folder} is damaged: make or fetch it again")) from None
+
+
+def check_tracker(tracker: str) -> None:
+    """runtime.tracker needs its package."""
+    if tracker != "none" and find_spec(tracker) is None:
+        raise ConfigError(f"params.yaml: runtime.tracker={tracker} needs its package: pip install "
+                          f"{tracker}, or set it to none")
 
 
 def check_store(cfg: Config) -> None:

@@ -52,6 +52,18 @@ def test_the_summary_is_what_runs_are_compared_by(root):
         "acc_norm": result["hellaswag"]["acc_norm"], "tok_s": 5808}
 
 
+def test_a_run_with_a_reference_band_is_judged_by_name(root, capsys):
+    for folder in ("metrics", "presets/reference"):
+        (root / folder).mkdir(parents=True)
+    (root / "metrics/train.json").write_text('{"reference": "mine"}')
+    (root / "presets/reference/mine.yaml").write_text(
+        "source: me\nscores:\n  val_loss: [0.1, 0.2]\n  acc_norm: [0, 1]\n")
+    result = evaluate(evaluating(), ALONE, "auto", root)
+    assert result["band"] == {"name": "mine", "val_loss": "above", "acc_norm": "pass"}
+    assert json.loads((root / "metrics/eval.json").read_text())["band"] == result["band"]
+    assert "val_loss above" in capsys.readouterr().err
+
+
 def test_no_hellaswag_leaves_a_blank_line(root):
     result = evaluate(evaluating(hellaswag_examples=0), ALONE, "auto", root)
     assert result["hellaswag"] == {"examples": 0}

@@ -1,6 +1,7 @@
 """The figures of a report, read back from the axes and from the SVG."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,3 +80,17 @@ def test_an_svg_has_text_no_address_and_ids_of_its_own():
                                              (124.4e6, "124M"), (1e10, "10B")])
 def test_numbers_have_three_digits_and_a_unit(value, text):
     assert figures.compact(value) == text
+
+
+def test_a_reference_band_is_drawn_where_it_has_values():
+    low = np.array([10.7, np.nan, 4.5])
+    one = replace(run(), band={"step": np.array([1.0, 50.0, 100.0]), "reference_low": low,
+                               "reference_high": low + 0.5})
+    for axes in figures.loss([one]).axes:
+        (band,) = axes.collections
+        corners = band.get_paths()[0].vertices
+        assert corners[:, 0].min() == 1
+        assert corners[:, 0].max() == 100
+        assert (corners[:, 1].min(), corners[:, 1].max()) == (4.5, 11.2)
+    assert not figures.loss([run()]).axes[0].collections
+    assert not figures.loss([one, run("b")]).axes[0].collections

@@ -253,6 +253,34 @@ class TestRun:
         for field in ("train_loss", "val_loss", "lr", "tokens_per_second"):
             assert field in plots
 
+    def test_plots_and_report_show_a_run_that_trains_and_ctrl_c_ends_it(self, project: Path
+                                                                        ) -> None:
+        """DVC holds no lock while a stage runs, and metrics/ has the curve so far."""
+        edit(project, "train.max_steps", "100000")
+        curve = project / "metrics/loss.csv"
+        before = curve.read_text()
+        repro = subprocess.Popen(["dvc", "repro"], cwd=project, env=clean_environment(), text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 start_new_session=True)
+        wait_for(lambda: curve.is_file() and curve.read_text() != before
+                 and len(curve.read_text().splitlines()) > 3, repro)
+        logged = curve.read_text().splitlines()[3].split(",")
+        done = dvc(project, "plots", "show")
+        assert done.returncode == 0, done.stderr
+        plots = (project / "dvc_plots/index.html").read_text().split("</style>")[1]
+        assert f'"step": "{logged[0]}", "train_loss": "{logged[1]}"' in plots
+        done = run("python", "-m", "pipeline.report", cwd=project)
+        assert done.returncode == 0, done.stderr
+        assert "an unfinished run" in (project / "report.html").read_text()
+        assert repro.poll() is None
+        os.killpg(repro.pid, signal.SIGINT)  # what a terminal sends to all of its group
+        said, _ = repro.communicate(timeout=120)
+        assert repro.returncode != 0
+        assert "Traceback" not in said
+        assert "checkpoint saved; the same command continues" in said
+        assert "\r" not in said  # no bar in a log
+        assert len([line for line in said.splitlines() if line.startswith("train: ")]) > 1
+
     def test_a_lock_never_lies_about_an_edit_during_training(self, project: Path) -> None:
         lock = (project / "dvc.lock").read_bytes()
         edit(project, "train.max_steps", "40")

@@ -37,6 +37,14 @@ def test_the_summary_has_the_figures_on_one_screen(checkout: Path) -> None:
     assert "this model" not in done.stdout
 
 
+def test_a_run_with_a_reference_band_has_its_verdict(checkout: Path) -> None:
+    write(checkout, {**EVAL, "band": {"name": "shakespeare", "val_loss": "pass",
+                                      "acc_norm": "below"}})
+    done = run("python", "-m", "pipeline.summary", cwd=checkout)
+    assert "shakespeare: val_loss pass, acc_norm below" in done.stdout
+    assert len(done.stdout.splitlines()) <= 15
+
+
 def test_a_run_of_arithmetic_has_its_accuracy_and_no_hellaswag(checkout: Path) -> None:
     write(checkout, {**EVAL, "hellaswag": {"examples": 0},
                      "task": {"accuracy": 0.9987, "problems": 5049}})

@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from reprogpt.evaluation.reference_band import Band
 from reprogpt.training import metrics_log
-from reprogpt.training.metrics_log import COLUMNS, Clock, MetricsLog, Row, write_metrics
+from reprogpt.training.metrics_log import (
+    COLUMNS,
+    SMOOTHED,
+    BandWatch,
+    Clock,
+    LossPlot,
+    MetricsLog,
+    Row,
+    write_metrics,
+)
 
 
 def row(step: int, **values: float) -> Row:
@@ -58,3 +68,32 @@ def test_a_stopped_clock_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None
         assert seconds == 102.0
     assert clock.lap() == 7.0  # at 20
     assert clock.seconds == 107.0
+
+
+BAND = Band("x", "a source", {0: (10.0, 11.0), 40: (4.0, 5.0)}, {})
+
+
+def test_the_plot_s_training_loss_is_a_mean_and_the_band_stands_beside(tmp_path: Path) -> None:
+    """The mean of the last quarter of the values at first, later of the last SMOOTHED."""
+    before = [row(0, val_loss=10.5)]
+    plot = LossPlot(tmp_path / "loss.csv", before, BAND.at)
+    losses = [9.0 - 0.01 * k + (-1) ** k for k in range(120)]
+    for k, loss in enumerate(losses):
+        plot(row(k + 1, train_loss=loss))
+    header, *lines = (tmp_path / "loss.csv").read_text().splitlines()
+    assert header == "step,train_loss,val_loss,reference_low,reference_high"
+    assert lines[0] == "0,nan,10.5,10,11"
+    assert lines[40].endswith(",nan,4,5")
+    drawn = [float(line.split(",")[1]) for line in lines[1:]]
+    assert drawn[0] == losses[0]
+    assert drawn[9] == pytest.approx(sum(losses[7:10]) / 3)
+    assert drawn[119] == pytest.approx(sum(losses[-SMOOTHED:]) / SMOOTHED)
+
+
+def test_a_curve_that_leaves_its_band_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = MetricsLog(None, [], [BandWatch(BAND)])
+    for step, loss in ((0, 10.5), (20, 99.0), (40, 5.5), (40, 6.5)):
+        log.write(row(step, val_loss=loss))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("step 40: ")
+    assert "5.500" in line

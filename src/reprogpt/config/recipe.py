@@ -124,6 +124,9 @@ class TrainConfig(Section):
 
     max_steps: CountOrZero
     """Optimizer steps."""
+    max_seconds: Positive | None = None
+    """Training seconds (evaluations and checkpoints not counted) after which the run ends, if it
+    has not made max_steps by then. The schedule follows the clock. null: no limit."""
     batch_tokens: BatchTokens
     """Tokens in one optimizer step, over all processes and micro-steps."""
     batch_ramp: BatchRampConfig | None = None

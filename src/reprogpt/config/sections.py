@@ -302,6 +302,8 @@ class RuntimeConfig(Section):
     """Seconds after which a process that the others wait for counts as hung."""
     eval_tokens: Count | Literal["auto"] = "auto"
     """Maximum tokens in one forward pass of an evaluation."""
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = "none"
+    """The experiment tracker that gets the rows of metrics/train.csv (docs/training.md)."""
     verify: Literal["sampled", "full"] = "sampled"
     """How much of each shard is compared with its checksum before training opens it."""
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from reprogpt.data.raw_text import (
     PART_BYTES,
     Document,
@@ -25,6 +23,7 @@ from reprogpt.data.raw_text import (
     write_meta,
     write_part,
 )
+from reprogpt.runtime.progress import progress
 from reprogpt.storage.files import link_or_copy
 from reprogpt.storage.paths import cache_dir
 
@@ -92,7 +91,7 @@ def collect(sources: Iterable[Source], folder: Path, budget: Budget | None = Non
     """Writes the documents of the sources, in order, as parts ``first`` and following."""
     budget = budget or Budget()
     parts: list[Part] = []
-    with tqdm(desc="raw text", total=budget.bytes, unit="B", unit_scale=True, delay=1) as bar:
+    with progress(desc="raw text", total=budget.bytes, unit="B", unit_scale=True, delay=1) as bar:
         for source in sources:
             for part in _parts_of(source, folder, first + len(parts), budget, part_bytes):
                 parts.append(part)

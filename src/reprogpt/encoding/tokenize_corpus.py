@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from reprogpt.config import RuntimeConfig, TokenizeConfig
 from reprogpt.data.raw_text import Meta, check_part, read_meta
@@ -29,6 +28,7 @@ from reprogpt.encoding.slurm_executor import run_tasks
 from reprogpt.encoding.train_bpe import train_bpe, training_text
 from reprogpt.encoding.train_val_split import held_out, tail_boundary
 from reprogpt.errors import ConfigError
+from reprogpt.runtime.progress import progress
 from reprogpt.runtime.workers import Processes, worker_count
 from reprogpt.storage.paths import cache_dir
 from reprogpt.tokens.manifest import Manifest, Shard, Totals, sum_totals, write_manifest
@@ -107,7 +107,7 @@ def _encode_all(runtime: RuntimeConfig | None, workers: int, processes: Processe
     encode = partial(encode_chunk, settings)
     if runtime and runtime.tokenize_executor != "local":
         run_tasks(runtime, workers, encode, chunks)  # into the cache, where the next line looks
-    return list(tqdm(processes.map(encode, chunks), "tokenize", len(chunks), unit="chunk"))
+    return list(progress(processes.map(encode, chunks), "tokenize", len(chunks), unit=" chunks"))
 
 
 def _char_tokenizer(cfg: TokenizeConfig, settings: Settings, results: list[Encoded],

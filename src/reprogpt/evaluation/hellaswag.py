@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from reprogpt.evaluation.prefix_trees import batches, build_trees, score_batch
 from reprogpt.evaluation.scoring import Head, tokens_at_once
 from reprogpt.model.gpt import GPT
 from reprogpt.model.kernels.packed_linear import packed
 from reprogpt.runtime.distributed import Process
+from reprogpt.runtime.progress import progress as bar
 from reprogpt.tokens.tokenizers import CharTokenizer, Tokenizer
 
 
@@ -161,7 +161,7 @@ def score_prompts(model: GPT, prompts: Sequence[Prompt], process: Process,
     mine = list(batches(trees, at_once))[process.rank::process.world_size]
     # Results are copied from the device at the end, so that it computes while trees are laid out.
     scored = [score_batch(model, head, batch, process.device) for batch in
-              tqdm(mine, "HellaSwag", unit="batch", disable=not progress, leave=False)]
+              bar(mine, "HellaSwag", unit=" batches", disable=not progress, leave=False)]
     for slots, nll in scored:
         sums.index_add_(0, slots, nll.cpu().double())
     return process.sum(sums).view(-1, width).numpy()

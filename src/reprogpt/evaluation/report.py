@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from reprogpt.config import EvaluateConfig
 from reprogpt.evaluation.arithmetic_accuracy import GROUPS, accuracy
 from reprogpt.evaluation.hellaswag import Scores, read_questions, score_questions
 from reprogpt.evaluation.published import CHANCE, nearest
+from reprogpt.evaluation.reference_band import Band
 from reprogpt.evaluation.scoring import tokens_at_once
 from reprogpt.evaluation.text_files import score_files
 from reprogpt.evaluation.validation import Validation, mixture_loss
@@ -59,6 +61,12 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
         scores = score_questions(model, questions, process, at_once, progress=process.is_first)
     result |= _hellaswag(scores, model.num_parameters())
     records = list(scores.lines()) if scores else []
+    if name := trained.get("reference"):
+        band = Band.read(root / f"presets/reference/{name}.yaml")
+        result["band"] = {"name": name, **band.verdicts(result)}
+        if process.is_first:
+            print("reference band", ", ".join(f"{k} {v}" for k, v in result["band"].items()),
+                  file=sys.stderr)
     check_finite("eval.json", result)
     check_finite("hellaswag.jsonl", records)
     full_check.require_good()

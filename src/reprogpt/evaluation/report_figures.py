@@ -71,6 +71,11 @@ def loss(runs: Sequence[RunRecord]) -> "Figure":
 def _draw_loss(axes: "Axes", run: RunRecord, x: str, color: str, alone: bool) -> None:
     at, train, val = run.curve[x], run.curve["train_loss"], run.curve["val_loss"]
     window, name = max(1, len(at) // 25), "" if alone else f"{run.name}: "
+    low = run.band.get("reference_low", np.array([np.nan]))
+    if alone and (inside := ~np.isnan(low)).any():
+        axes.fill_between(run.band["step"][inside], low[inside],
+                          run.band["reference_high"][inside], color=COLORS[1], alpha=0.25,
+                          linewidth=0, label="reference band of validation")
     if alone:
         axes.plot(at, train, color=color, alpha=0.25, linewidth=0.8, label="training")
     logged = ~np.isnan(train)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class RunRecord:
     scores: dict[str, Any]  # metrics/eval.json
     questions: Records  # metrics/hellaswag.jsonl
     samples: str  # metrics/samples.md
+    band: dict[str, np.ndarray] = field(default_factory=dict)  # columns of metrics/loss.csv
 
 
 def read_run(name: str, read: Callable[[str], bytes | None]) -> RunRecord:
@@ -50,9 +51,11 @@ def read_run(name: str, read: Callable[[str], bytes | None]) -> RunRecord:
                        for stage in ("evaluate", "sample"))
     # A lone line break if HellaSwag was not asked.
     lines = map(json.loads, filter(None, questions.splitlines())) if scored else ()
+    band = read_csv((read("metrics/loss.csv") or b"").decode("utf-8", "replace"))
     return RunRecord(name, flatten(params), columns, finished,
                      json.loads(scores or "{}") if scored else {},
-                     {line["index"]: line for line in lines}, samples if sampled else "")
+                     {line["index"]: line for line in lines}, samples if sampled else "",
+                     band)
 
 
 def read_csv(text: str) -> dict[str, np.ndarray]:

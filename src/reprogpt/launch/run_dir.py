@@ -26,7 +26,8 @@ class Paths:
     csv: str
     json: str
     hellaswag: str = ""  # HellaSwag's validation file, for train.hellaswag_interval
-    probes: str = ""  # folder of train_samples.md and train_hellaswag.csv; empty: neither
+    probes: str = ""  # folder of train_samples.md, train_hellaswag.csv, loss.csv; empty: none
+    reference: str = ""  # file of the reference band; empty: none applies
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class RunDir:
                 raise ConfigError(f"{name} was trained with {key}={old.get(key)}, not "
                                   f"{new.get(key)}: only its code may differ; put that back, "
                                   "or set runtime.resume to null")
-        finished = max(steps) >= self.config.train.max_steps
+        finished = self.done.exists() or max(steps) >= self.config.train.max_steps
         if finished and self.fingerprint not in known.fingerprints:
             raise ConfigError(f"{name} is finished, by other code than this; set it to null to "
                               "train anew")

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from reprogpt.errors import ConfigError
+from reprogpt.runtime.progress import progress
 from reprogpt.storage.files import CHUNK
 
 T = TypeVar("T")
@@ -137,8 +136,8 @@ def _transfer(url: str, target: Path, tag_file: Path) -> None:
         # If-Range needs a strong tag. Without one, a broken transfer starts over.
         if etag and not etag.startswith("W/"):
             tag_file.write_text(etag)
-        bar = tqdm(desc=target.name, total=total, initial=start, unit="B", unit_scale=True,
-                   delay=1)
+        bar = progress(desc=target.name, total=total, initial=start, unit="B", unit_scale=True,
+                       delay=1)
         with target.open("ab" if start else "wb") as out, bar:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)

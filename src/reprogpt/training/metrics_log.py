@@ -5,39 +5,66 @@ The rows are part of the checkpoint, and the file is rebuilt from them on resume
 
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from reprogpt.evaluation.reference_band import Band
+from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.device import synchronize
 from reprogpt.storage.files import write_json
+from reprogpt.training.tracker import Tracker
 
 COLUMNS = ("step", "train_loss", "val_loss", "lr", "grad_norm", "tokens", "seconds",
            "tokens_per_second")
+SMOOTHED = 25
+"""Rows of metrics/train.csv over which metrics/loss.csv averages the training loss."""
 Row = dict[str, float]
+
+
+def open_log(run: RunDir, rows: list[Row], is_first: bool) -> "MetricsLog":
+    """The log of a run with ``rows`` so far, and on rank 0 all that follows it."""
+    if not is_first:
+        return MetricsLog(None, rows)
+    band = Band.read(run.paths.reference)
+    followers: list[Callable[[Row], None]] = [BandWatch(band)]
+    if run.paths.probes:
+        followers.append(LossPlot(Path(run.paths.probes, "loss.csv"), rows, band.at))
+    if run.config.runtime.tracker != "none":
+        followers.append(Tracker(run, int(rows[-1]["step"]) if rows else -1))
+    return MetricsLog(Path(run.paths.csv), rows, followers)
 
 
 class MetricsLog:
     """metrics/train.csv: a header, then one flushed line per logged step. A value that was not
     measured is ``nan``: DVC would draw an empty field as 0."""
 
-    def __init__(self, path: Path | None, rows: list[Row]) -> None:
-        """Writes the ``rows`` so far; with ``path`` None (ranks above 0) they stay in memory."""
-        self.rows = rows
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
-        path = path or Path(os.devnull)
-        self._file = path.open("w", encoding="utf-8", buffering=1)  # flushed line by line
-        self._file.writelines([",".join(COLUMNS) + "\n", *map(_line, rows)])
+    def __init__(self, path: Path | None, rows: list[Row],
+                 followers: Sequence[Callable[[Row], None]] = ()) -> None:
+        """Writes the ``rows`` so far; with ``path`` None (ranks above 0) they stay in memory.
+        ``followers`` get every row that is written from now on."""
+        self.rows, self._followers = rows, followers
+        self._file = CsvFile(path, COLUMNS)
+        for row in rows:
+            self._file.write(row)
 
     def write(self, row: Row) -> None:
         self.rows.append(row)
-        self._file.write(_line(row))
+        self._file.write(row)
+        for follow in self._followers:
+            follow(row)
+
+    def close(self) -> None:
+        """Ends what a tracker keeps open."""
+        for follower in self._followers:
+            if isinstance(follower, Tracker):
+                follower.close()
 
     def last(self, column: str) -> float:
         """The newest measured value of a column; nan when there is none."""
@@ -45,9 +72,58 @@ class MetricsLog:
         return next((v for v in values if not math.isnan(v)), math.nan)
 
 
-def _line(row: Row) -> str:
-    values = (row[column] for column in COLUMNS)
-    return ",".join(str(v) if isinstance(v, int) else f"{v:.8g}" for v in values) + "\n"
+class LossPlot:
+    """metrics/loss.csv, which `dvc plots` draws: as ``train_loss`` its mean over the last
+    SMOOTHED rows (near the start fewer: there it falls fast), and a reference band's limits."""
+
+    def __init__(self, path: Path, rows: Iterable[Row],
+                 band: Callable[[int], tuple[float, float]]) -> None:
+        """``rows``: those so far. ``band``: lowest and highest validation loss by step."""
+        self._file = CsvFile(path, ("step", "train_loss", "val_loss", "reference_low",
+                                    "reference_high"))
+        self._losses: list[float] = []
+        self._band = band
+        for row in rows:
+            self(row)
+
+    def __call__(self, row: Row) -> None:
+        if not math.isnan(row["train_loss"]):
+            self._losses.append(row["train_loss"])
+        last = self._losses[-min(SMOOTHED, 1 + len(self._losses) // 4):]
+        low, high = self._band(int(row["step"]))
+        self._file.write({"step": row["step"], "val_loss": row["val_loss"],
+                          "train_loss": sum(last) / len(last) if last else math.nan,
+                          "reference_low": low, "reference_high": high})
+
+
+class BandWatch:
+    """Warns in one line, once, when a validation loss leaves the reference band."""
+
+    def __init__(self, band: Band) -> None:
+        self._band, self._warned = band, False
+
+    def __call__(self, row: Row) -> None:
+        warning = self._band.warning(int(row["step"]), row["val_loss"])
+        if warning and not self._warned:
+            tqdm.write(warning, file=sys.stderr)
+            self._warned = True
+
+
+class CsvFile:
+    """A CSV file of numbers, flushed line by line. ``path`` None: nothing is written."""
+
+    def __init__(self, path: Path | None, columns: Sequence[str]) -> None:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
+        self._columns = columns
+        self._file = (path or Path(os.devnull)).open("w", encoding="utf-8", buffering=1)
+        self._file.write(",".join(columns) + "\n")
+
+    def write(self, row: Row) -> None:
+        values = (row[column] for column in self._columns)
+        self._file.write(",".join(str(v) if isinstance(v, int) else f"{v:.8g}" for v in values)
+                         + "\n")
 
 
 def write_metrics(path: Path, values: dict[str, Any]) -> None:
@@ -73,6 +149,11 @@ class Clock:
         elapsed, self._since = now - self._since, now
         self.seconds += elapsed
         return elapsed
+
+    @property
+    def total(self) -> float:
+        """All seconds so far, the present lap included."""
+        return self.seconds + self._now() - self._since
 
     @contextmanager
     def stopped(self) -> Iterator[float]:

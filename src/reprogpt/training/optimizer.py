@@ -13,14 +13,24 @@ WSD_DECAY = 0.2
 """The part of a warm-up-stable-decay run in which the rate falls (Hu et al., 2024: 10 to 20%)."""
 
 
-def lr_at(step: int, cfg: TrainConfig) -> float:
+def planned_steps(step: int, seconds: float, cfg: TrainConfig) -> float:
+    """Steps that the run will have at its end: max_steps, or those that fit into max_seconds at the
+    mean speed of the ``step`` steps so far, which took ``seconds``. At most ``step`` at the end."""
+    if cfg.max_seconds is None or not step:
+        return cfg.max_steps
+    return min(cfg.max_steps, step * cfg.max_seconds / seconds)
+
+
+def lr_at(step: int, cfg: TrainConfig, end: float | None = None) -> float:
     """The learning rate of the update that follows ``step`` completed ones: (step + 1) /
-    warmup_steps of lr in warm-up; then the schedule goes to min_lr, reached at max_steps."""
+    warmup_steps of lr in warm-up; then the schedule goes to min_lr, reached at step ``end``
+    (max_steps, unless :func:`planned_steps` says less)."""
+    end = cfg.max_steps if end is None else end
     if step < cfg.warmup_steps:
         return cfg.lr * (step + 1) / cfg.warmup_steps
-    if step >= cfg.max_steps:
+    if step >= end:
         return cfg.lr if cfg.schedule == "constant" else cfg.min_lr
-    done = (step - cfg.warmup_steps) / (cfg.max_steps - cfg.warmup_steps)  # 0..1
+    done = (step - cfg.warmup_steps) / (end - cfg.warmup_steps)  # 0..1
     decay = cfg.decay_fraction or WSD_DECAY
     return cfg.min_lr + SCHEDULES[cfg.schedule](done, decay) * (cfg.lr - cfg.min_lr)
 

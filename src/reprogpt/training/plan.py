@@ -57,6 +57,7 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
     load = os.getloadavg()[0]  # before measuring, which adds to it
     found = {
         "preset": cfg.preset, "steps": train.max_steps, "tokens": tokens,
+        "max_seconds": train.max_seconds,
         "train_tokens": train_tokens, "counted": manifest is not None,
         "epochs": tokens / train_tokens if train_tokens else None,
         "parameters": parameters, "flops_per_token": flops,
@@ -160,7 +161,7 @@ def warnings(cfg: Config, plan: dict[str, Any]) -> list[str]:
            "below" if train.batch_tokens < critical / 1000 else "")
     found = {
         f"data: fewer tokens than asked, {epochs:.1f} epochs; beyond {EPOCHS_WORTH}, repeated text "
-        "teaches little": epochs > 1.1,
+        "teaches little": epochs > 1.1 and train.max_seconds is None,
         f"validation: train.val_tokens={train.val_tokens} is below {NOISY_WINDOWS} windows of "
         "block_size: noisy": train.val_tokens < NOISY_WINDOWS * cfg.model.block_size,
         f"disk: {disk / 1e9:,.1f} GB needed, {free / 1e9:,.1f} GB free": disk > free,

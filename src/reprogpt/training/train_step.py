@@ -13,8 +13,10 @@ from reprogpt.training.wrap import WrappedModel
 
 
 def train_step(wrapped: WrappedModel, optimizer: torch.optim.Optimizer,
-               scaler: torch.amp.GradScaler, batch: Batch, step: int, cfg: TrainConfig) -> Tensor:
-    """Update number ``step`` (from 0), on this process's rows of the global batch.
+               scaler: torch.amp.GradScaler, batch: Batch, step: int, cfg: TrainConfig,
+               lr: float | None = None) -> Tensor:
+    """Update number ``step`` (from 0), on this process's rows of the global batch. ``lr``: the
+    learning rate, where it does not follow from ``step``.
 
     Returns (2,) float32 on the device: this process's share of the global batch's mean loss, in
     nats, and the global gradient norm before clipping.
@@ -29,7 +31,7 @@ def train_step(wrapped: WrappedModel, optimizer: torch.optim.Optimizer,
         share += loss.detach()
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(wrapped.model.parameters(), cfg.grad_clip or math.inf)
-    set_lr(optimizer, lr_at(step, cfg))
+    set_lr(optimizer, lr_at(step, cfg) if lr is None else lr)
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)

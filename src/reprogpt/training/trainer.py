@@ -6,12 +6,12 @@
 import math
 import sys
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from reprogpt.config import Config
 from reprogpt.errors import unwritable
@@ -33,10 +33,11 @@ from reprogpt.training import checkpoint, sharding
 from reprogpt.training.auto import resolve_auto
 from reprogpt.training.loader import open_loader
 from reprogpt.training.loss_monitor import LossMonitor, NotFinite
-from reprogpt.training.metrics_log import Clock, MetricsLog, write_metrics
+from reprogpt.training.metrics_log import Clock, open_log, write_metrics
 from reprogpt.training.micro_batch import warm_up
-from reprogpt.training.optimizer import build_optimizer, lr_at
+from reprogpt.training.optimizer import build_optimizer, lr_at, planned_steps
 from reprogpt.training.periodic_eval import Probes
+from reprogpt.training.train_bar import TrainBar
 from reprogpt.training.train_step import train_step
 from reprogpt.training.wrap import WrappedModel
 
@@ -88,7 +89,7 @@ class Trainer:
         self.best: dict[str, Any] | None = past["best"]  # of train.keep=best: loss, step
         self.monitor = LossMonitor(self.loader, run.path, process, train,
                                    self.scaler.is_enabled(), past["recent"])
-        self.log = MetricsLog(Path(run.paths.csv) if process.is_first else None, past["rows"])
+        self.log = open_log(run, past["rows"], process.is_first)
         self.at_once = tokens_at_once(process.device, runtime.eval_tokens)
         self.probes = Probes(train, cfg.sample, cfg.seed, tokenizer, process,
                              at_once=self.at_once, step=self.step, run=run.path,
@@ -97,41 +98,46 @@ class Trainer:
                                        runtime.keep_checkpoints, runtime.timeout / 2)
         if state is not None and process.is_first:
             self.copies.start(self.step, self.best["step"] if self.best else None)
+        self.lr, self.peak = math.nan, peak_flops(process.device)
         self._saved = self.step if state is not None else -1
         self._logged = self.step
 
     def run(self) -> None:
-        """Trains to max_steps, then writes the model and metrics/train.json. Raises Stopped after
+        """Trains to its end, then writes the model and metrics/train.json. Raises Stopped after
         a signal, NotFinite when the loss diverges."""
         cfg, process = self.cfg.train, self.process
-        steps = range(self.step, cfg.max_steps)
+        end = self._planned_steps()
+        steps = range(self.step, cfg.max_steps if self.step < end else self.step)
         if steps:
             warm_up(self.wrapped, self.loader, self.optimizer)
         self.clock.start()
-        bar = tqdm(total=cfg.max_steps, initial=self.step, unit="step", desc="train",
-                   disable=not process.is_first, mininterval=0.5)
-        with StopSignals() as stop, bar:
+        bar = TrainBar(self.log, self.step, process.is_first)
+        with StopSignals() as stop, closing(self.log), closing(bar):
             if self.step == 0:
                 self._log(self._evaluate())
                 self._probe()
             for batch in self.loader.prefetch(steps, process.rank, process.world_size):
+                self.lr = lr_at(self.step, cfg, end)
                 self.monitor.add(train_step(self.wrapped, self.optimizer, self.scaler,
-                                            batch.to(process.device), self.step, cfg))
+                                            batch.to(process.device), self.step, cfg, self.lr))
                 self.step += 1
-                last = self.step == cfg.max_steps
+                end = self._planned_steps()
+                last = self.step >= end
                 if last or self.step % cfg.eval_interval == 0:
                     self._log(self._evaluate())
                 elif self.step % cfg.log_interval == 0:
                     self._log()
                 self._probe()
-                self._show(bar)
+                bar.update(self.step, end, self._mfu(self.log.last("tokens_per_second")))
                 stopping = process.any(bool(stop.received or self.full_check.problem))
                 if stopping or last or self.step % self.cfg.runtime.checkpoint_interval == 0:
                     self._save()
                 if stopping and not last:
                     self.copies.wait()
-                    raise Stopped(f"stopped at step {self.step} of {cfg.max_steps}, checkpoint "
-                                  "saved; the same command continues from there")
+                    raise Stopped(f"stopped at step {self.step} of {end:.0f}, checkpoint saved; "
+                                  "the same command continues from there")
+                if last:
+                    break
         self.full_check.require_good()
         weights = sharding.full_state(self.model, process)
         if process.is_first:
@@ -139,11 +145,18 @@ class Trainer:
             self.copies.wait()
             self.run_dir.done.touch()
 
-    def _show(self, bar: "tqdm[Any]") -> None:
-        losses = {"loss": self.log.last("train_loss"), "val": self.log.last("val_loss")}
-        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()
-                         if not math.isnan(value)}, refresh=False)
-        bar.update()
+    def _planned_steps(self) -> float:
+        """Steps at the run's end; with train.max_seconds by rank 0's clock. A collective then."""
+        timed = self.cfg.train.max_seconds is not None
+        seconds = self.process.from_first(self.clock.total) if timed else 0.0
+        return planned_steps(self.step, seconds, self.cfg.train)
+
+    def _mfu(self, tokens_per_second: float) -> float | None:
+        """Model FLOPs utilization; None where the device's peak is not known."""
+        if self.peak is None:
+            return None
+        flops = tokens_per_second * self.model.flops_per_token(self.cfg.model.block_size)
+        return flops / (self.peak * self.process.world_size)
 
     def _log(self, val_loss: float = math.nan) -> None:
         """Writes the row of the present step, after checking every step since the last row."""
@@ -154,7 +167,7 @@ class Trainer:
         self.log.write({
             "step": self.step, "tokens": tokens, "seconds": self.clock.seconds, "grad_norm": norm,
             "train_loss": loss, "val_loss": val_loss,
-            "lr": lr_at(self.step - 1, self.cfg.train) if self.step else math.nan,
+            "lr": self.lr,
             "tokens_per_second": new / elapsed if new else math.nan,
         })
 
@@ -244,8 +257,6 @@ class Trainer:
         hf.save_model(Path(run.paths.model), model, cfg.model, Path(run.paths.tokens, "tokenizer"))
         tokens, seconds = self.loader.tokens(self.step), self.clock.seconds
         speed = tokens / seconds if seconds else math.nan
-        peak = peak_flops(self.process.device)
-        flops = self.model.flops_per_token(cfg.model.block_size)
         write_metrics(Path(run.paths.json), {
             "steps": self.step, "tokens": tokens,
             "epochs": round(self.loader.epochs(self.step), 4),
@@ -253,8 +264,8 @@ class Trainer:
             "train_loss": self.monitor.mean(cfg.train.eval_interval),
             "val_loss": self.best["loss"] if self.best else self.log.rows[-1]["val_loss"],
             "tokens_per_second": speed, "seconds": seconds,
-            "mfu": speed * flops / (peak * self.process.world_size) if peak else None,
-            "parameters": self.model.num_parameters(), "fingerprint": run.path.name,
+            "mfu": self._mfu(speed), "parameters": self.model.num_parameters(),
+            "reference": Path(run.paths.reference).stem or None, "fingerprint": run.path.name,
         } | ({"mix": mix} if (mix := self.loader.by_corpus(self.step)) else {}))
 
 
