@@ -13,8 +13,13 @@ from pipeline import DVC_FILE, ROOT, stage
 from pipeline.checks.preflight import check_init, check_links, check_machine
 from pipeline.checks.seal import Seal
 from reprogpt.config import Config
-from reprogpt.launch.run_dir import Paths
+from reprogpt.launch.run_dir import Paths, RunDir, runs_root
+from reprogpt.storage.files import sha256_of
 
+PATHS = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
+              model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
+              json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
+              hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
 LECTURE1 = ROOT / "src/reprogpt/model/lecture1"
 """Models that are in a run's fingerprint, but no dep of stage train: see dvc.yaml."""
 
@@ -22,13 +27,9 @@ LECTURE1 = ROOT / "src/reprogpt/model/lecture1"
 def main() -> None:
     with stage("train") as cfg:
         check_links()
-        paths = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
-                      model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
-                      json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
-                      hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
         check_machine(cfg)
-        check_init(cfg.model.init_from, Path(paths.init))
-        train(cfg, paths, Seal.take("train", DVC_FILE).sources)
+        check_init(cfg.model.init_from, Path(PATHS.init))
+        train(cfg, PATHS, Seal.take("train", DVC_FILE).sources)
 
 
 def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
@@ -38,20 +39,24 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     line said, when the training did not finish.
     """
     from reprogpt.launch.launcher import TrainingFailed, launch
-    from reprogpt.launch.run_dir import RunDir, runs_root
-    from reprogpt.storage.files import sha256_of
 
+    run, code = prepare(cfg, paths, code)
+    try:
+        launch(run, code)
+    except TrainingFailed as failed:
+        print(failed, file=sys.stderr)
+        sys.exit(1)
+
+
+def prepare(cfg: Config, paths: Paths, code: Mapping[str, str]
+            ) -> tuple[RunDir, Mapping[str, str]]:
+    """The run of these params, data and code, and all of the code that is in its fingerprint."""
     inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
     contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]
     if cfg.model.architecture != "gpt":
         code = {**code, **{f"lecture1/{p.name}": sha256_of(p) for p in LECTURE1.glob("*.py")}}
     fingerprint = cfg.fingerprint([*contents, *code.items()])
-    run = RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents)
-    try:
-        launch(run)
-    except TrainingFailed as failed:
-        print(failed, file=sys.stderr)
-        sys.exit(1)
+    return RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents), code
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ def check_machine(cfg: Config) -> None:
     check_slurm(cfg, "launcher", "torchrun")
     if runtime.launcher == "slurm":  # the nodes may have what this machine lacks
         return
+    if runtime.launcher == "c10d":
+        check_rendezvous(cfg)
     init_from = local_path(cfg.model.init_from or "", ROOT)
     try:  # imports torch, which takes seconds, only if needed
         if runtime.device not in ("auto", "cpu") or precision == "tf32":
@@ -58,6 +60,18 @@ def check_machine(cfg: Config) -> None:
             check_shape(cfg.model, read_config(init_from)[1], init_from)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def check_rendezvous(cfg: Config) -> None:
+    """Launcher c10d: this must be node 0, and the rendezvous an address of this machine."""
+    from reprogpt.launch.network import Rendezvous, listen, node_rank
+
+    meeting = Rendezvous.of(cfg.runtime)
+    if node_rank():
+        raise ConfigError(f"this is node {node_rank()} by SKYPILOT_NODE_RANK, NODE_RANK or "
+                          "SLURM_NODEID, and only node 0 runs the pipeline; run python -m "
+                          f"pipeline.join {meeting} here")
+    listen(meeting.host, meeting.port).close()
 
 
 def check_inputs(cfg: Config) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch.launcher import HUGE_PAGES, _environment, processes
+from reprogpt.launch.launcher import HUGE_PAGES, environment, processes
 from reprogpt.launch.launcher import launch as start
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.training import checkpoint
@@ -344,9 +344,9 @@ def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(
         tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, tokens)
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert HUGE_PAGES.items() <= _environment(run).items()
+    assert HUGE_PAGES.items() <= environment(run).items()
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
-    assert _environment(run)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
+    assert environment(run)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
 
 
 if __name__ == "__main__":

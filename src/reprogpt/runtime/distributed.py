@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 from reprogpt.runtime.device import keep_freed_memory, pick_device
+
+BROADCAST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,30 @@ class Process:
         return values
 
     def from_first(self, value: Any) -> Any:
-        """Rank 0's ``value``, on every process. A collective."""
-        box = [value]
-        if self.world_size > 1:
-            dist.broadcast_object_list(box, src=0)
-        return box[0]
+        """Rank 0's ``value``, made of what JSON knows, on every process. A collective."""
+        if self.world_size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_first else b""
+        return json.loads(self.bytes_from_first(text))
+
+    def bytes_from_first(self, content: bytes) -> bytes:
+        """Rank 0's ``content`` on every process. A collective; no pickle, which could run code."""
+        length = torch.tensor(len(content))
+        dist.broadcast(length, 0)
+        box = (torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.is_first
+               else torch.empty(int(length), dtype=torch.uint8))
+        for part in box.split(BROADCAST_BYTES):
+            dist.broadcast(part, 0)
+        return box.numpy().tobytes()
 
 
 @contextlib.contextmanager
 def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Process]:
     """Joins the group that the environment describes; alone where WORLD_SIZE is absent or 1.
 
-    The processes meet by the file that RENDEZVOUS_FILE names, or else at the address that torchrun
-    gives. A collective that waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
+    The processes meet by the file that RENDEZVOUS_FILE names, or at the address in RENDEZVOUS,
+    where rank 0 listens on the socket RENDEZVOUS_FD that the launcher bound. A collective that
+    waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = pick_device(device_setting, int(os.environ.get("LOCAL_RANK", 0)))
@@ -61,11 +75,21 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
     if world > 1:
         # gloo for CPU tensors (votes, statistics), NCCL for CUDA tensors
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        file = os.environ.get("RENDEZVOUS_FILE")
-        store = dist.FileStore(file, world) if file else None  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world,
-                                timeout=datetime.timedelta(seconds=timeout_seconds))
+        timeout = datetime.timedelta(seconds=timeout_seconds)
+        dist.init_process_group(backend, store=_store(rank, world, timeout), rank=rank,
+                                world_size=world, timeout=timeout)
     yield Process(rank, world, device)
+
+
+def _store(rank: int, world: int, timeout: datetime.timedelta) -> Any:
+    """The key-value store by which the processes find each other's addresses."""
+    if file := os.environ.get("RENDEZVOUS_FILE"):
+        return dist.FileStore(file, world)  # type: ignore[attr-defined]
+    host, port = os.environ["RENDEZVOUS"].split()
+    descriptor = os.environ.get("RENDEZVOUS_FD") if rank == 0 else None
+    # Left to itself, the store would listen on every interface.
+    return dist.TCPStore(host, int(port), world, rank == 0, timeout,  # type: ignore[attr-defined]
+                         master_listen_fd=int(descriptor) if descriptor else None)
 
 
 def leave(status: int = 0) -> NoReturn:

@@ -60,12 +60,8 @@ class Trainer:
             raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the "
                              f"{rows} rows of {which} batch; lower it or raise train.{key}")
 
-        # Rank 0 alone looks for a checkpoint, because it renames damaged ones.
-        state = checkpoint.latest(run.path) if process.is_first else None
-        step = process.from_first(state["step"] if state else None)
-        if step is not None and state is None:
-            state = checkpoint.load(run.path / f"step_{step:06d}.pt")
-        self.step: int = step or 0  # updates done
+        state = checkpoint.restore(run.path, process)
+        self.step: int = state["step"] if state else 0  # updates done
         set_determinism(train.deterministic, train.precision)
         self.model = initial_model(cfg, run.paths)
         known = state["resolved"] if state else {}
