@@ -120,7 +120,21 @@ def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
     if not (run.path / "run.json").exists():
         run.write()
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)],
+    return subprocess.Popen([*popen.pop("before", ()), sys.executable, "-m",
+                             "reprogpt.launch.launcher", str(run.path)], env=env, text=True,
+                            stderr=subprocess.PIPE, cwd=run.path, **popen)
+
+
+def join(run: RunDir, address: str, secret: str, **popen: Any) -> subprocess.Popen[str]:
+    """Starts another node of a run, as python -m pipeline.join does."""
+    script = ("import math, sys; from pathlib import Path; from reprogpt.launch.join import join;"
+              "from reprogpt.launch.network import *; from reprogpt.launch.run_dir import RunDir;"
+              "run = RunDir.open(Path(sys.argv[1])); host, port = split_address(sys.argv[2]);"
+              "join(Rendezvous(2, host, int(port)), sys.argv[3], lambda: (run, {}), math.inf)")
+    run.write()
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*popen.pop("before", ()), sys.executable, "-c", script,
+                             str(run.path), address, secret],
                             env=env, text=True, stderr=subprocess.PIPE, cwd=run.path, **popen)
 
 

@@ -208,7 +208,7 @@ def listening(pids: list[int]) -> set[str]:
             with contextlib.suppress(OSError):  # closed meanwhile
                 inodes.add(str(descriptor.readlink()))
     found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for table in (f"/proc/{pid}/net/{name}" for pid in pids for name in ("tcp", "tcp6")):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:  # TCP_LISTEN

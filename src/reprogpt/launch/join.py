@@ -1,7 +1,9 @@
 """Another node's part in a training that node 0 leads: its launcher."""
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +42,8 @@ def _take_part(peer: Peer, prepare: Prepare, stop: StopSignals) -> None:
     run, code = prepare()
     node_0: dict[str, str] = _next(peer, stop)["facts"]
     if differs := difference(facts(run, code), node_0):
+        with suppress(OSError):  # unless it is a run of its own
+            run.path.rmdir()
         peer.send(refused=differs)
         raise ConfigError(differs)
     peer.send(ready=processes(run), name=host_name())
@@ -66,6 +70,9 @@ def _train(peer: Peer, run: RunDir, part: Part, stop: StopSignals) -> None:
     status = wait_for(start_ranks(own, [], part, peer.own_address), own, stop,
                       ending=lambda: _asked_to_stop(peer))
     failed = own.failure.read_text(encoding="utf-8") if own.failure.exists() else None
+    shutil.rmtree(own.path, ignore_errors=True)
+    with suppress(OSError):  # shared with node 0
+        run.path.rmdir()
     peer.send(ended=abs(status), failed=failed)
 
 
