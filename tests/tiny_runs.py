@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.launch.launcher import LOOPBACK
+from reprogpt.launch.group import LOOPBACK
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer

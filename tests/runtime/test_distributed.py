@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from reprogpt.launch.launcher import LOOPBACK
+from reprogpt.launch.group import LOOPBACK
 from reprogpt.runtime.distributed import Process, process_group
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch.launcher import Part, TrainingFailed, processes, start_ranks, wait_for
+from reprogpt.launch.group import Part, processes, start_ranks, wait_for
+from reprogpt.launch.launcher import TrainingFailed
 from reprogpt.launch.network import Rendezvous, host_name
 from reprogpt.launch.nodes import Peer, connect, difference, facts
 from reprogpt.launch.run_dir import RunDir
@@ -46,7 +47,7 @@ def _take_part(peer: Peer, prepare: Prepare, stop: StopSignals) -> None:
             run.path.rmdir()
         peer.send(refused=differs)
         raise ConfigError(differs)
-    peer.send(ready=processes(run), name=host_name())
+    peer.send(ready=processes(run.config.runtime), name=host_name())
     print(f"joined {peer.name}; training starts when all nodes are there", file=sys.stderr,
           flush=True)
     while True:
