@@ -30,6 +30,7 @@ if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is k
 
 require("pydantic", "ruamel", "torch")
 from pipeline.checks.seal import Seal  # noqa: E402
+from pipeline.queue_share import take_share  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import ConfigError, unwritable  # noqa: E402
 
@@ -64,7 +65,9 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
     refuse_arguments(but=name.partition("@")[2])
     try:
         seal = Seal.take(name, dvc_file)
-        yield params()
+        cfg = params()
+        take_share(cfg.runtime.device)
+        yield cfg
     except ConfigError as error:
         stop(f"{error}{RESTORED if 'DVC_STAGE' in os.environ else ''}", 2)
     except ValueError as error:

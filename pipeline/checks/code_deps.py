@@ -28,6 +28,7 @@ EXEMPT = {
     "src/reprogpt/runtime/signals.py": "stops a run; a resumed run has the same weights",
     "pipeline/__init__.py": "what every stage begins and ends with: params, seal, exit codes",
     "pipeline/cli.py": "words the errors of commands",
+    "pipeline/queue_share.py": "which cores and GPUs a stage uses, not what it computes",
     "pipeline/preset.py": "writes params.yaml, whose values are tracked",
     "pipeline/checks/seal.py": "fails a stage whose inputs changed; never changes a result",
 }

@@ -19,7 +19,7 @@ from reprogpt.launch import network
 from reprogpt.launch.nodes import Node
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.signals import StopSignals, die_with_parent
-from reprogpt.runtime.workers import usable_cores
+from reprogpt.runtime.workers import usable_cores, visible_gpus
 
 GRACE_SECONDS = 30.0
 """From SIGTERM to SIGKILL: time to save a checkpoint."""
@@ -133,13 +133,7 @@ def processes(runtime: RuntimeConfig) -> int:
 
 def gpu_count(device_setting: str) -> int:
     """GPUs that training could use; without torch, which would take seconds to import."""
-    if device_setting not in ("auto", "cuda"):
-        return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    present = list(Path("/dev").glob("nvidia[0-9]*"))
-    if visible is None or not present:
-        return len(present)
-    return len([v for v in visible.split(",") if v.strip() not in ("", "-1")])
+    return len(visible_gpus()) if device_setting in ("auto", "cuda") else 0
 
 
 def environment(count: int, deterministic: bool = False) -> dict[str, str]:
