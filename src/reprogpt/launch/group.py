@@ -50,20 +50,6 @@ class Part:
     port: int
 
 
-def start_ranks(run: RunDir, held: list[int], part: Part | None = None, own_address: str = "",
-                server: int | None = None) -> list[Child]:
-    """Starts the training processes of this machine: all, or ``part`` of them, which use the
-    interface of ``own_address``. ``server``: the socket on which rank 0 listens."""
-    return start_group([sys.executable, "-m", "reprogpt.training.trainer", str(run.path)],
-                       run.path / "rendezvous", run_environment(run),
-                       processes(run.config.runtime), held, part, own_address, server)
-
-
-def run_environment(run: RunDir) -> dict[str, str]:
-    """The environment of a run's training processes."""
-    return environment(processes(run.config.runtime), run.config.train.deterministic)
-
-
 def start_group(command: list[str], meeting: Path, env: dict[str, str], count: int,
                 held: list[int], part: Part | None = None, own_address: str = "",
                 server: int | None = None, quiet: bool = False) -> list[Child]:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch.group import Part, processes, start_ranks, wait_for
+from reprogpt.launch.group import Part, processes, wait_for
 from reprogpt.launch.launcher import TrainingFailed
 from reprogpt.launch.network import Rendezvous, host_name
 from reprogpt.launch.nodes import Peer, connect, difference, facts
+from reprogpt.launch.ranks import start_ranks
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.signals import StopSignals
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from reprogpt.errors import ConfigError
 from reprogpt.launch import network
-from reprogpt.launch.group import Child, Part, describe, processes, start_ranks, wait_for
+from reprogpt.launch.group import Child, Part, describe, processes, wait_for
 from reprogpt.launch.nodes import LOST, Node, Nodes
+from reprogpt.launch.ranks import start_ranks
 from reprogpt.launch.run_dir import RunDir, checkpoint_steps
 from reprogpt.launch.slurm import asks_slurm, start_slurm, start_slurm_node
 from reprogpt.runtime.signals import StopSignals, die_with_parent

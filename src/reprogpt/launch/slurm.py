@@ -10,7 +10,8 @@ import time
 from dataclasses import replace
 
 from reprogpt.launch import network
-from reprogpt.launch.group import Child, Part, processes, run_environment, start, start_ranks
+from reprogpt.launch.group import Child, Part, processes, start
+from reprogpt.launch.ranks import run_environment, start_ranks
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.storage.files import write_json
 
