@@ -154,6 +154,8 @@ def run_group(command: list[str], meeting: Path, count: int) -> int:
         raise KeyboardInterrupt
     if failed and failed[0]:
         said = (meeting / f"rank_{failed[0]}.txt").read_text(errors="replace")
-        print(said or f"process {failed[0]} {describe(status)}", file=sys.stderr)
+        # A single line is a mistake of the user, which rank 0 has said as well, unless it ended.
+        if said.count("\n") != 1 or children[0].returncode in (0, -signal.SIGTERM):
+            print(said or f"process {failed[0]} {describe(status)}", file=sys.stderr)
     shutil.rmtree(meeting, ignore_errors=True)
     return status
