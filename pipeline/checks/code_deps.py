@@ -24,6 +24,7 @@ EXEMPT = {
     "src/reprogpt/storage/http.py": "moves bytes for fetch.py, which checks them",
     "src/reprogpt/storage/paths.py": "says where files are looked for, not what they hold",
     "src/reprogpt/launch/": "starts and watches processes; results do not depend on it",
+    "src/reprogpt/runtime/contention.py": "says that others use the processor",
     "src/reprogpt/runtime/workers.py": "spreads jobs over cores; each job does the same",
     "src/reprogpt/runtime/signals.py": "stops a run; a resumed run has the same weights",
     "pipeline/__init__.py": "what every stage begins and ends with: params, seal, exit codes",

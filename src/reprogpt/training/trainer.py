@@ -21,6 +21,7 @@ from reprogpt.formats import huggingface as hf
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
+from reprogpt.runtime.contention import ProcessorWait
 from reprogpt.runtime.device import autocast, numerics, peak_flops, set_determinism
 from reprogpt.runtime.distributed import Process, leave, process_group
 from reprogpt.runtime.signals import StopSignals, die_with_parent
@@ -84,6 +85,7 @@ class Trainer:
         self.probes = Probes(train, cfg.sample, cfg.seed, tokenizer, process,
                              at_once=self.at_once, step=self.step, run=run.path,
                              metrics=run.paths.probes, hellaswag_file=Path(run.paths.hellaswag))
+        self.waiting = ProcessorWait()
         self._saved = self.step if state is not None else -1
         self._logged = self.step
 
@@ -126,7 +128,7 @@ class Trainer:
     def _show(self, bar: "tqdm[Any]") -> None:
         losses = {"loss": self.log.last("train_loss"), "val": self.log.last("val_loss")}
         bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()
-                         if not math.isnan(value)}, refresh=False)
+                         if not math.isnan(value)} | self.waiting.shown(), refresh=False)
         bar.update()
 
     def _log(self, val_loss: float = math.nan) -> None:
@@ -135,6 +137,8 @@ class Trainer:
         elapsed = self.clock.lap()
         tokens = self.loader.tokens(self.step)
         new, self._logged = tokens - self.loader.tokens(self._logged), self.step
+        if self.process.is_first and new:
+            self.waiting.tell(new / elapsed)
         self.log.write({
             "step": self.step, "tokens": tokens, "seconds": self.clock.seconds, "grad_norm": norm,
             "train_loss": loss, "val_loss": val_loss,
