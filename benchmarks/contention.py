@@ -73,7 +73,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        one(*arguments.one[:2], int(arguments.one[2]), arguments.steps)
+        size, folder, part = arguments.one
+        one(size, folder, int(part), arguments.steps)
         return
     results: dict[str, dict[str, dict[str, float]]] = {}
     print(heading())
