@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+if sys.platform == "win32":
+    sys.exit("Windows: the pipeline needs Linux or macOS; install WSL (wsl --install) and run the "
+             "same commands in it")
+
 ROOT = Path(__file__).resolve().parent.parent
 SRC = str(ROOT / "src")
 
