@@ -21,7 +21,7 @@ def main() -> None:
         count = processes(cfg.runtime)
         if cfg.runtime.launcher == "slurm":  # nproc is of other machines than this one
             count = min(count, max(1, gpu_count(cfg.runtime.device)))
-        if count == 1 or "RANK" in os.environ:
+        if count == 1 or "RENDEZVOUS_FILE" in os.environ:
             from reprogpt.evaluation.report import evaluate
             from reprogpt.runtime.distributed import leave, process_group
 
@@ -30,7 +30,7 @@ def main() -> None:
         elif run_group([sys.executable, "-m", "pipeline.evaluate"], ROOT / ".dvc/tmp/evaluate",
                        count):
             sys.exit(1)
-    if count == 1 or "RANK" in os.environ:
+    if count == 1 or "RENDEZVOUS_FILE" in os.environ:
         leave()
 
 

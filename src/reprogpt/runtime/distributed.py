@@ -60,14 +60,17 @@ class Process:
 
 @contextlib.contextmanager
 def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Process]:
-    """Joins the group that the environment describes; alone where WORLD_SIZE is absent or 1.
+    """Joins the group that the environment describes; alone where no launcher of ours set it.
 
     The processes meet by the file that RENDEZVOUS_FILE names, or at the address in RENDEZVOUS,
     where rank 0 listens on the socket RENDEZVOUS_FD that the launcher bound. A collective that
     waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = pick_device(device_setting, int(os.environ.get("LOCAL_RANK", 0)))
+    rank, world, local_rank = 0, 1, 0
+    if in_group():
+        rank, world, local_rank = (int(os.environ[name])
+                                   for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    device = pick_device(device_setting, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif device.type == "cpu":
@@ -79,6 +82,11 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
         dist.init_process_group(backend, store=_store(rank, world, timeout), rank=rank,
                                 world_size=world, timeout=timeout)
     yield Process(rank, world, device)
+
+
+def in_group() -> bool:
+    """Whether launch/group.py has started this process. RANK alone may be another program's."""
+    return "RENDEZVOUS_FILE" in os.environ or "RENDEZVOUS" in os.environ
 
 
 def _store(rank: int, world: int, timeout: datetime.timedelta) -> Any:
