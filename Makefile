@@ -10,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup repro test lint check preset plan exercise bench plots report constraints
+.PHONY: setup repro test test-faults lint check preset plan exercise bench plots report constraints
 
 # dvc starts `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -54,6 +54,10 @@ repro: .venv/.runtime
 # order of names, so that the long ones do not come last.
 test: .venv/.dev
 	python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+# What takes long to break: kills, several nodes, a real Slurm where it is installed.
+test-faults: .venv/.dev
+	python -m pytest -m faults
 
 lint: .venv/.dev
 	ruff check .

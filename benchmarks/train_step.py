@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.contenders import CONTENDERS, SIZES, field
 from benchmarks.machine import heading, write
-from reprogpt.launch.launcher import HUGE_PAGES
+from reprogpt.launch.group import HUGE_PAGES
 from reprogpt.runtime.device import peak_flops, pick_device, synchronize
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

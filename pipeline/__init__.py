@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+if sys.platform == "win32":
+    sys.exit("Windows: the pipeline needs Linux or macOS; install WSL (wsl --install) and run the "
+             "same commands in it")
+
 ROOT = Path(__file__).resolve().parent.parent
 SRC = str(ROOT / "src")
 
@@ -35,6 +39,7 @@ if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is k
 require("pydantic", "ruamel", "torch")
 from pipeline.checks.rot import healed  # noqa: E402
 from pipeline.checks.seal import Seal  # noqa: E402
+from pipeline.queue_share import take_share  # noqa: E402
 from pipeline.stage_times import recorded  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import ConfigError, out_of_memory, unwritable  # noqa: E402
@@ -81,6 +86,7 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
             from pipeline.checks.preflight import preflight  # it imports us
 
             preflight(config, name)
+        take_share(config.runtime.device)
         for folder in (ROOT, ROOT / "models", ROOT / "metrics", *cache_dir().glob("*/*/")):
             sweep(folder)
         with recorded(name, ROOT):

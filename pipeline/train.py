@@ -6,6 +6,7 @@ The run's checkpoints are kept in runs/<fingerprint>/: started again after a kil
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline import DVC_FILE, ROOT, stage
@@ -13,21 +14,22 @@ from pipeline.checks.preflight import check_init, check_probes
 from pipeline.checks.seal import Seal
 from pipeline.preset import reference
 from reprogpt.config import Config
-from reprogpt.launch.run_dir import Paths
+from reprogpt.launch.run_dir import Paths, RunDir, runs_root
+from reprogpt.storage.files import sha256_of
 
+PATHS = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
+              model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
+              json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
+              hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
 LECTURE1 = ROOT / "src/reprogpt/model/lecture1"
 """Models that are in a run's fingerprint, but no dep of stage train: see dvc.yaml."""
 
 
 def main() -> None:
     with stage("train") as cfg:
-        paths = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
-                      model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
-                      json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
-                      hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"),
-                      reference=str(reference(cfg, ROOT / "presets") or ""))
-        check_init(cfg.model.init_from, Path(paths.init))
-        check_probes(cfg, Path(paths.hellaswag))
+        check_init(cfg.model.init_from, Path(PATHS.init))
+        check_probes(cfg, Path(PATHS.hellaswag))
+        paths = replace(PATHS, reference=str(reference(cfg, ROOT / "presets") or ""))
         train(cfg, paths, Seal.take("train", DVC_FILE).sources)
 
 
@@ -37,10 +39,19 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     ``code``: the sha256 of every source file that decides the weights. Raises ValueError when
     the training did not finish.
     """
-    from reprogpt.launch.checkpoint_store import fetch
     from reprogpt.launch.launcher import TrainingFailed, launch
-    from reprogpt.launch.run_dir import RunDir, runs_root
-    from reprogpt.storage.files import sha256_of
+
+    run, code = prepare(cfg, paths, code)
+    try:
+        launch(run, code)
+    except TrainingFailed as failed:
+        raise ValueError(failed) from None
+
+
+def prepare(cfg: Config, paths: Paths, code: Mapping[str, str]
+            ) -> tuple[RunDir, Mapping[str, str]]:
+    """The run of these params, data and code, and all of the code that is in its fingerprint."""
+    from reprogpt.launch.checkpoint_store import fetch
 
     inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
     contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]
@@ -48,11 +59,7 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
         code = {**code, **{f"lecture1/{p.name}": sha256_of(p) for p in LECTURE1.glob("*.py")}}
     fingerprint = cfg.fingerprint([*contents, *code.items()])
     fetch(cfg.runtime.checkpoint_store, runs_root(ROOT) / (cfg.runtime.resume or fingerprint))
-    run = RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents)
-    try:
-        launch(run)
-    except TrainingFailed as failed:
-        raise ValueError(failed) from None
+    return RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents), code
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.launch.launcher import LOOPBACK
+from reprogpt.launch.group import LOOPBACK
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
 from reprogpt.tokens.tokenizers import CharTokenizer
@@ -121,7 +121,21 @@ def launch(run: RunDir, **popen: Any) -> subprocess.Popen[str]:
         run.write()
     path = os.pathsep.join((str(ROOT / "src"), os.environ.get("PYTHONPATH", "")))
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)],
+    return subprocess.Popen([*popen.pop("before", ()), sys.executable, "-m",
+                             "reprogpt.launch.launcher", str(run.path)], env=env, text=True,
+                            stderr=subprocess.PIPE, cwd=run.path, **popen)
+
+
+def join(run: RunDir, address: str, secret: str, **popen: Any) -> subprocess.Popen[str]:
+    """Starts another node of a run, as python -m pipeline.join does."""
+    script = ("import math, sys; from pathlib import Path; from reprogpt.launch.join import join;"
+              "from reprogpt.launch.network import *; from reprogpt.launch.run_dir import RunDir;"
+              "run = RunDir.open(Path(sys.argv[1])); host, port = split_address(sys.argv[2]);"
+              "join(Rendezvous(2, host, int(port)), sys.argv[3], lambda: (run, {}), math.inf)")
+    run.write()
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*popen.pop("before", ()), sys.executable, "-c", script,
+                             str(run.path), address, secret],
                             env=env, text=True, stderr=subprocess.PIPE, cwd=run.path, **popen)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import ROOT
 from reprogpt.config import Config
 from reprogpt.errors import ConfigError
-from reprogpt.launch.launcher import gpu_count
+from reprogpt.launch.group import gpu_count
 from reprogpt.launch.run_dir import checkpoint_steps, runs_root
 from reprogpt.storage.paths import local_path, matching, text_file
 
@@ -36,6 +36,8 @@ def preflight(cfg: Config, stage: str = "download") -> None:
         check_store(cfg)
         check_tracker(cfg.runtime.tracker)
         check_model(cfg)
+    if cfg.runtime.launcher == "c10d" and "train" in left:
+        check_rendezvous(cfg)
     if cfg.runtime.launcher != "slurm":  # its nodes may have what this machine lacks
         check_machine(cfg)
         if "train" in left:
@@ -178,6 +180,18 @@ def check_store(cfg: Config) -> None:
     from reprogpt.launch.checkpoint_store import check
 
     check(cfg.runtime.checkpoint_store, runs_root(ROOT))
+
+
+def check_rendezvous(cfg: Config) -> None:
+    """Launcher c10d: this must be node 0, and the rendezvous an address of this machine."""
+    from reprogpt.launch.network import Rendezvous, listen, node_rank
+
+    meeting = Rendezvous.of(cfg.runtime)
+    if node_rank():
+        raise ConfigError(f"this is node {node_rank()} by SKYPILOT_NODE_RANK, NODE_RANK or "
+                          "SLURM_NODEID, and only node 0 runs the pipeline; run python -m "
+                          f"pipeline.join {meeting} here")
+    listen(meeting.host, meeting.port).close()
 
 
 def check_inputs(cfg: Config) -> None:

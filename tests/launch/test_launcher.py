@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch.launcher import HUGE_PAGES, _environment, processes
+from reprogpt.launch.group import HUGE_PAGES, SPIN_COUNT, environment, processes
 from reprogpt.launch.launcher import launch as start
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.training import checkpoint
 from tests.tiny_runs import (
+    config,
     launch,
     make_run,
     members_in,
@@ -208,7 +209,7 @@ def listening(pids: list[int]) -> set[str]:
             with contextlib.suppress(OSError):  # closed meanwhile
                 inodes.add(str(descriptor.readlink()))
     found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for table in (f"/proc/{pid}/net/{name}" for pid in pids for name in ("tcp", "tcp6")):
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:  # TCP_LISTEN
@@ -278,7 +279,7 @@ def test_what_hangs_on_the_way_out_is_ended(tmp_path: Path, tokens: Path,
         "import os, time\n"
         "if 'RANK' in os.environ:\n    os._exit = lambda status: time.sleep(9999)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("reprogpt.launch.launcher.GRACE_SECONDS", 1.0)
+    monkeypatch.setattr("reprogpt.launch.group.GRACE_SECONDS", 1.0)
     run = make_run(tmp_path, tokens)
     before = time.monotonic()
     start(run)
@@ -290,12 +291,12 @@ def test_what_hangs_on_the_way_out_is_ended(tmp_path: Path, tokens: Path,
 
 FAKE_SLURM = {  # at once, all nodes on this machine: what the options ask of the real programs
     "sbatch": 'for a in "$@"; do case $a in --wrap=*) job="${a#--wrap=}";; esac; done\n'
-              'echo "$@" > $LOG\nexport SLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=$NODES\n'
+              'echo "$@" > $LOG\nexport SLURM_JOB_ID=77 SLURM_JOB_NUM_NODES=$NODES '
+              'SLURM_JOB_NODELIST=localhost\n'
               'exec sh -c "$job"',
     "srun": 'echo "$@" >> $LOG\nwhile [ "${1#--}" != "$1" ]; do shift; done\n'
             '[ $SLURM_JOB_NUM_NODES = 2 ] && SLURM_NODEID=1 "$@" &\n'
             'SLURM_NODEID=0 "$@"; status=$?; wait; exit $status',
-    "scontrol": "echo localhost",
 }
 
 
@@ -335,18 +336,28 @@ def test_what_is_at_work_is_not_written_over(tmp_path: Path, tokens: Path) -> No
     os.close(lock)
 
 
-def test_processes(tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processes(make_run(tmp_path, tokens, runtime={"nproc": 3})) == 3
-    assert processes(make_run(tmp_path, tokens, runtime={"nproc": "auto"})) == 1
+def test_processes() -> None:
+    assert processes(config(runtime={"nproc": 3}).runtime) == 3
+    assert processes(config(runtime={"nproc": "auto"}).runtime) == 1
 
 
 def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(
-        tmp_path: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tmp_path, tokens)
+        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert HUGE_PAGES.items() <= _environment(run).items()
+    assert HUGE_PAGES.items() <= environment(1).items()
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
-    assert _environment(run)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
+    assert environment(1)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
+
+
+def test_threads_spin_briefly_unless_the_user_says_otherwise(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert environment(1)["GOMP_SPINCOUNT"] == SPIN_COUNT
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in environment(1)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert environment(1)["GOMP_SPINCOUNT"] == "7"
 
 
 if __name__ == "__main__":

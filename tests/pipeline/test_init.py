@@ -76,3 +76,10 @@ def test_a_stage_whose_dvc_is_gone_already_does_not_begin() -> None:
                           start_new_session=True, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "DVC has ended, so this stage does; run dvc repro again\n"
+
+
+def test_windows_is_told_of_wsl() -> None:
+    done = run("python", "-c", "import sys; sys.platform = 'win32'; import pipeline", cwd=ROOT)
+    assert done.returncode == 1
+    assert "WSL" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -7,7 +7,7 @@ import pytest
 
 import pipeline.train
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.launch import launcher, run_dir
+from reprogpt.launch import launcher
 from reprogpt.launch.run_dir import Paths, RunDir
 from tests.conftest import ROOT
 
@@ -17,8 +17,8 @@ def test_lecture_1_is_in_the_fingerprint_of_its_own_models_alone(
     architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[RunDir] = []
-    monkeypatch.setattr(launcher, "launch", runs.append)
-    monkeypatch.setattr(run_dir, "runs_root", lambda root: tmp_path / "runs")
+    monkeypatch.setattr(launcher, "launch", lambda run, code: runs.append(run))
+    monkeypatch.setattr(pipeline.train, "runs_root", lambda root: tmp_path / "runs")
     monkeypatch.setattr(pipeline.train, "ROOT", tmp_path)
     monkeypatch.setattr(pipeline.train, "LECTURE1", tmp_path / "lecture1")
     shutil.copytree(ROOT / "src/reprogpt/model/lecture1", tmp_path / "lecture1")

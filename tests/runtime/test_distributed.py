@@ -8,13 +8,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from reprogpt.launch.launcher import LOOPBACK
+from reprogpt.launch.group import LOOPBACK
 from reprogpt.runtime.distributed import Process, process_group
 
 
 def test_one_process_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RENDEZVOUS_FILE", "RENDEZVOUS"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # as other launchers set them
+        monkeypatch.setenv(name, "3")
     with process_group("cpu", 5) as process:
         assert process == Process(0, 1, torch.device("cpu"))
         assert not dist.is_initialized()

@@ -21,6 +21,7 @@ NonNegative = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Examples = Annotated[int, Field(ge=0, le=10042)]
+Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?$")]
 Corpus = Literal["shakespeare", "tinyshakespeare", "fineweb-edu", "hub", "files", "shards",
                  "addition", "calculator"]
 CORPORA = get_args(Corpus)
@@ -282,8 +283,17 @@ class RuntimeConfig(Section):
     """Time limit of one task of tokenize_executor slurm."""
     checkpoint_interval: Count
     """Steps between checkpoints; a kill loses at most this many."""
-    launcher: Literal["torchrun", "slurm"]
-    """How several training processes are started. One process is started directly."""
+    launcher: Literal["torchrun", "slurm", "c10d"]
+    """torchrun: the processes of this machine (the name is historical, torchrun is not used).
+    slurm: those of a Slurm job. c10d: those of several machines, on each of which somebody starts
+    one command (docs/training.md)."""
+    nodes: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Launcher c10d: number of machines; null takes it from SKYPILOT_NUM_NODES, NNODES or
+    SLURM_JOB_NUM_NODES."""
+    rendezvous: Address | None = None
+    """Launcher c10d: HOST:PORT at which node 0 listens, an address of the network between the
+    nodes; null takes it from MASTER_ADDR and MASTER_PORT, SKYPILOT_NODE_IPS or
+    SLURM_JOB_NODELIST."""
     resume: str | None
     """Continue the unfinished run with this fingerprint, although the code was edited."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -317,6 +327,10 @@ class RuntimeConfig(Section):
         if "://" in (store := self.checkpoint_store or "") and not re.match("s3://[^/]", store):
             raise ParamError("checkpoint_store", "must be a folder or s3://BUCKET/FOLDER",
                              "mount another kind of store as a folder")
+        for key in ("nodes", "rendezvous"):
+            if getattr(self, key) is not None and self.launcher != "c10d":
+                raise ParamError(key, "is read by launcher c10d only",
+                                 "leave it out, or set runtime.launcher to c10d")
         if self.tokenize_executor == "slurm" and not self.slurm_partition:
             raise ParamError("slurm_partition", "must be set when tokenize_executor is 'slurm'",
                              "name a partition that `sinfo` lists")

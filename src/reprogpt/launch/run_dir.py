@@ -85,16 +85,19 @@ class RunDir:
                               "is there, or set it to null")
         before = Config.parse(known.config, source=str(self.path / "run.json"))
         old = _identity(before, known.contents)
-        new = _identity(self.config, self.contents)
+        new = self.identity()
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ConfigError(f"{name} was trained with {key}={old.get(key)}, not "
                                   f"{new.get(key)}: only its code may differ; put that back, "
                                   "or set runtime.resume to null")
-        finished = self.done.exists() or max(steps) >= self.config.train.max_steps
-        if finished and self.fingerprint not in known.fingerprints:
+        if self.trained and self.fingerprint not in known.fingerprints:
             raise ConfigError(f"{name} is finished, by other code than this; set it to null to "
                               "train anew")
+
+    def identity(self) -> dict[str, Any]:
+        """Key -> value of everything but code that decides this run's weights."""
+        return _identity(self.config, self.contents)
 
     def lock(self) -> int:
         """Locks the run until the last process that holds the returned descriptor ends: a child may
@@ -110,6 +113,12 @@ class RunDir:
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         return descriptor
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a checkpoint of the last step: only the model is still to be written."""
+        last = max(checkpoint_steps(self.path), default=-1)
+        return self.done.exists() or last >= self.config.train.max_steps
 
     @property
     def failure(self) -> Path:

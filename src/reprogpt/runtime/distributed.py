@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 from reprogpt.runtime.device import keep_freed_memory, pick_device
+
+BROADCAST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -40,29 +43,49 @@ class Process:
         return values
 
     def from_first(self, value: Any) -> Any:
-        """Rank 0's ``value``, on every process. A collective."""
-        box = [value]
-        if self.world_size > 1:
-            dist.broadcast_object_list(box, src=0)
-        return box[0]
+        """Rank 0's ``value``, made of what JSON knows, on every process. A collective."""
+        return self._from(0, value)
 
     def first_of(self, value: Any) -> Any:
         """The value of the lowest rank on which it is not None, on every process. A collective."""
-        box = [value] * self.world_size
-        if self.world_size > 1:
-            dist.all_gather_object(box, value)
-        return next((found for found in box if found is not None), None)
+        if self.world_size == 1:
+            return value
+        lowest = torch.tensor(self.world_size if value is None else self.rank)
+        dist.all_reduce(lowest, dist.ReduceOp.MIN)
+        return None if lowest == self.world_size else self._from(int(lowest), value)
+
+    def bytes_from_first(self, content: bytes) -> bytes:
+        """Rank 0's ``content`` on every process. A collective; no pickle, which could run code."""
+        return self._bytes_from(0, content)
+
+    def _from(self, source: int, value: Any) -> Any:
+        if self.world_size == 1:
+            return value
+        text = json.dumps(value).encode() if self.rank == source else b""
+        return json.loads(self._bytes_from(source, text))
+
+    def _bytes_from(self, source: int, content: bytes) -> bytes:
+        length = torch.tensor(len(content))
+        dist.broadcast(length, source)
+        box = (torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.rank == source
+               else torch.empty(int(length), dtype=torch.uint8))
+        for part in box.split(BROADCAST_BYTES):
+            dist.broadcast(part, source)
+        return box.numpy().tobytes()
 
 
 @contextlib.contextmanager
 def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Process]:
-    """Joins the group that the environment describes; alone where WORLD_SIZE is absent or 1.
+    """Joins the group that the environment describes; alone where no launcher of ours set it.
 
-    The processes meet by the file that RENDEZVOUS_FILE names, or else at the address that torchrun
-    gives. A collective that waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
+    The processes meet by the file that RENDEZVOUS_FILE names, or at the address in RENDEZVOUS,
+    where rank 0 listens on the socket RENDEZVOUS_FD that the launcher bound. A collective that
+    waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    rank, world, local_rank = 0, 1, 0
+    if in_group():
+        rank, world, local_rank = (int(os.environ[name])
+                                   for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     device = pick_device(device_setting, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -71,11 +94,26 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
     if world > 1:
         # gloo for CPU tensors (votes, statistics), NCCL for CUDA tensors
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        file = os.environ.get("RENDEZVOUS_FILE")
-        store = dist.FileStore(file, world) if file else None  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world,
-                                timeout=datetime.timedelta(seconds=timeout_seconds))
+        timeout = datetime.timedelta(seconds=timeout_seconds)
+        dist.init_process_group(backend, store=_store(rank, world, timeout), rank=rank,
+                                world_size=world, timeout=timeout)
     yield Process(rank, world, device, local_rank == 0)
+
+
+def in_group() -> bool:
+    """Whether launch/group.py has started this process. RANK alone may be another program's."""
+    return "RENDEZVOUS_FILE" in os.environ or "RENDEZVOUS" in os.environ
+
+
+def _store(rank: int, world: int, timeout: datetime.timedelta) -> Any:
+    """The key-value store by which the processes find each other's addresses."""
+    if file := os.environ.get("RENDEZVOUS_FILE"):
+        return dist.FileStore(file, world)  # type: ignore[attr-defined]
+    host, port = os.environ["RENDEZVOUS"].split()
+    descriptor = os.environ.get("RENDEZVOUS_FD") if rank == 0 else None
+    # Left to itself, the store would listen on every interface.
+    return dist.TCPStore(host, int(port), world, rank == 0, timeout,  # type: ignore[attr-defined]
+                         master_listen_fd=int(descriptor) if descriptor else None)
 
 
 def leave(status: int = 0) -> NoReturn:

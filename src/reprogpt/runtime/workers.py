@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -16,6 +17,15 @@ R = TypeVar("R")
 def usable_cores() -> int:
     """Cores this process may use: a container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    present = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not present:
+        return [str(index) for index in range(present)]
+    return [v.strip() for v in visible.split(",") if v.strip() not in ("", "-1")]
 
 
 def worker_count(workers: int | str) -> int:

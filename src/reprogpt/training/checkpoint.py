@@ -4,6 +4,7 @@
 checksum. Both are written under a temporary name, synced and renamed, the checksum first.
 """
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from reprogpt.launch.run_dir import checkpoint_steps
+from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import replacing, sha256_of, write_bytes
 from reprogpt.training.metrics_log import COLUMNS
 
@@ -69,7 +71,7 @@ def save(run: Path, name: str, state: dict[str, Any]) -> Path:
 def load(path: Path) -> dict[str, Any]:
     """The state in a checkpoint. Raises ValueError when the file is damaged, missing or foreign."""
     try:
-        expected = path.with_suffix(".sha256").read_text(errors="replace")
+        expected = checksum(path)
         found = sha256_of(path)
         if found != expected:
             raise ValueError(f"{path}: its sha256 is {found[:12]}..., not {expected[:12]}...")
@@ -83,6 +85,28 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state:
         raise ValueError(f"{path}: is no checkpoint: it has no model")
     return state
+
+
+def checksum(path: Path) -> str:
+    """The sha256 recorded beside a checkpoint. Raises OSError when there is none."""
+    return path.with_suffix(".sha256").read_text(errors="replace")
+
+
+def restore(run: Path, process: Process) -> dict[str, Any] | None:
+    """Rank 0's newest intact checkpoint on every process, or None. A node that does not have the
+    file is sent it by rank 0. A collective."""
+    state = latest(run) if process.is_first else None  # it alone, as this renames damaged ones
+    path = run / f"step_{state['step'] if state else 0:06d}.pt"
+    found = process.from_first([path.name, checksum(path)] if state else None)
+    if found is None:
+        return None
+    path = run / found[0]
+    absent = not (path.exists() and path.with_suffix(".sha256").exists()
+                  and checksum(path) == found[1])
+    if process.any(absent):
+        content = process.bytes_from_first(path.read_bytes() if process.is_first else b"")
+        return state or torch.load(io.BytesIO(content), "cpu", weights_only=True)
+    return state or load(path)
 
 
 def latest(run: Path) -> dict[str, Any] | None:

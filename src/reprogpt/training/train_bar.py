@@ -25,8 +25,8 @@ class TrainBar:
             bar_format="train: step {n_fmt}/{total_fmt}{postfix}" if self._lines else
                        "train {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}")
 
-    def update(self, step: int, end: float, mfu: float | None) -> None:
-        """Shows the state after ``step`` updates; the run will have ``end`` of them."""
+    def update(self, step: int, end: float, mfu: float | None, *others: str) -> None:
+        """Shows the state after ``step`` updates, and ``others``; the run will have ``end``."""
         pace = (time.perf_counter() - self._began) / (step - self._first)
         values = (("loss", "train_loss", ".3f"), ("val", "val_loss", ".3f"),
                   ("tok/s", "tokens_per_second", ",.0f"))
@@ -34,7 +34,8 @@ class TrainBar:
                  if not math.isnan(value := self.log.last(column))]
         known += [f"MFU {mfu:.1%}"] if mfu is not None else []
         left = tqdm.format_interval(max(0.0, pace * (end - step)))
-        self._bar.set_postfix_str(", ".join([*known, f"{left} left"]), refresh=False)
+        said = ", ".join([*known, *filter(None, others), f"{left} left"])
+        self._bar.set_postfix_str(said, refresh=False)
         self._bar.total = max(step, round(end))
         if self._lines:
             new, self._rows = self.log.rows[self._rows:], len(self.log.rows)

@@ -22,6 +22,7 @@ from reprogpt.launch.checkpoint_store import CheckpointCopies
 from reprogpt.launch.run_dir import Paths, RunDir
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
+from reprogpt.runtime.contention import ProcessorWait
 from reprogpt.runtime.device import autocast, numerics, peak_flops, set_determinism
 from reprogpt.runtime.distributed import Process, leave, process_group
 from reprogpt.runtime.signals import StopSignals, die_with_parent
@@ -65,12 +66,8 @@ class Trainer:
             raise ValueError(f"params.yaml: runtime.nproc={process.world_size} is more than the "
                              f"{rows} rows of {which} batch; lower it or raise train.{key}")
 
-        # Rank 0 alone looks for a checkpoint, because it renames damaged ones.
-        state = checkpoint.latest(run.path) if process.is_first else None
-        step = process.from_first(state["step"] if state else None)
-        if step is not None and state is None:
-            state = checkpoint.load(run.path / f"step_{step:06d}.pt")
-        self.step: int = step or 0  # updates done
+        state = checkpoint.restore(run.path, process)
+        self.step: int = state["step"] if state else 0  # updates done
         set_determinism(train.deterministic, train.precision)
         self.model = initial_model(cfg, run.paths)
         known = state["resolved"] if state else {}
@@ -99,6 +96,7 @@ class Trainer:
         if state is not None and process.is_first:
             self.copies.start(self.step, self.best["step"] if self.best else None)
         self.lr, self.peak = math.nan, peak_flops(process.device)
+        self.waiting = ProcessorWait()
         self._saved = self.step if state is not None else -1
         self._logged = self.step
 
@@ -128,7 +126,8 @@ class Trainer:
                 elif self.step % cfg.log_interval == 0:
                     self._log()
                 self._probe()
-                bar.update(self.step, end, self._mfu(self.log.last("tokens_per_second")))
+                bar.update(self.step, end, self._mfu(self.log.last("tokens_per_second")),
+                           self.waiting.shown())
                 stopping = process.any(bool(stop.received or self.full_check.problem))
                 if stopping or last or self.step % self.cfg.runtime.checkpoint_interval == 0:
                     self._save()
@@ -164,6 +163,8 @@ class Trainer:
         elapsed = self.clock.lap()
         tokens = self.loader.tokens(self.step)
         new, self._logged = tokens - self.loader.tokens(self._logged), self.step
+        if self.process.is_first and new:
+            self.waiting.tell(new / elapsed)
         self.log.write({
             "step": self.step, "tokens": tokens, "seconds": self.clock.seconds, "grad_norm": norm,
             "train_loss": loss, "val_loss": val_loss,

@@ -1,0 +1,167 @@
+"""A group of processes on this machine: starting them, and watching until the last has ended."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import reprogpt
+from reprogpt.config import RuntimeConfig
+from reprogpt.launch import network
+from reprogpt.launch.nodes import Node
+from reprogpt.launch.run_dir import RunDir
+from reprogpt.runtime.signals import StopSignals, die_with_parent
+from reprogpt.runtime.workers import usable_cores, visible_gpus
+
+GRACE_SECONDS = 30.0
+"""From SIGTERM to SIGKILL: time to save a checkpoint."""
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""glibc then asks for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md)."""
+SPIN_COUNT = "3000"
+"""How often a waiting thread of libgomp looks before it sleeps. By default 300,000 times, during
+which it takes the core that another program, or the thread that it waits for, needs
+(benchmarks/README.md, "Threads that wait")."""
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+
+
+class Child(subprocess.Popen[bytes]):
+    """A process in a session of its own, so that Ctrl-C reaches the launcher alone."""
+
+    def kill(self) -> None:
+        """Kills it and what it has started."""
+        os.killpg(self.pid, signal.SIGKILL)
+
+
+Kind = TypeVar("Kind", bound=Child)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of one node in a training over several: its ranks, and where rank 0 listens."""
+
+    node: int
+    first_rank: int
+    world: int
+    host: str
+    port: int
+
+
+def start_group(command: list[str], meeting: Path, env: dict[str, str], count: int,
+                held: list[int], part: Part | None = None, own_address: str = "",
+                server: int | None = None, quiet: bool = False) -> list[Child]:
+    """Starts ``count`` processes that form a group. Without ``part`` they are all of it, and meet
+    by a file in the folder ``meeting``, which only this user can read. ``quiet``: the standard
+    error of ranks above 0 goes to files there."""
+    if part is None:
+        shutil.rmtree(meeting, ignore_errors=True)
+        meeting.mkdir(mode=0o700, parents=True)
+        part = Part(0, 0, count, "", 0)
+        env = env | {"RENDEZVOUS_FILE": str(meeting / "store"),
+                     "GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
+    else:
+        env = (env | network.bind_to(own_address)
+               | {"RENDEZVOUS": f"{part.host} {part.port}", "RENDEZVOUS_FD": str(server or "")})
+    return [start(command, env | {"RANK": str(part.first_rank + rank), "LOCAL_RANK": str(rank),
+                                   "WORLD_SIZE": str(part.world)},
+                   held if server is None or rank else [*held, server], Child,
+                   meeting / f"rank_{rank}.txt" if quiet and rank else None)
+            for rank in range(count)]
+
+
+def start(command: list[str], env: dict[str, str], held: list[int], kind: type[Kind],
+          log: Path | None = None) -> Kind:
+    """Starts one process, which ends when this one does. ``held``: descriptors that it inherits;
+    ``log``: the file for its standard error."""
+    with log.open("wb") if log else nullcontext() as file:
+        return kind(command, env=env, pass_fds=held, start_new_session=True, stderr=file,
+                    preexec_fn=partial(die_with_parent, os.getpid()))
+
+
+def wait_for(children: Sequence[Child | Node], run: RunDir | None, stop: StopSignals,
+             ending: Callable[[], bool] = bool) -> int:
+    """Waits for all children; returns 0 or the exit status of the first that failed. After a
+    signal, a failure, or once ``ending()``, all are asked to stop. What still runs after that, or
+    a finished run, is killed."""
+    status, deadline = 0, None
+    while True:
+        statuses = [child.poll() for child in children]
+        status = status or min(filter(None, statuses), default=0)  # a kill before what it caused
+        if None not in statuses:
+            return status
+        end = ending() or status or stop.received or (run and run.failure.exists())
+        if deadline is None and (end or (run and run.done.exists())):
+            deadline = time.monotonic() + GRACE_SECONDS
+            if end:
+                for child in children:
+                    child.terminate()
+        elif deadline is not None and time.monotonic() > deadline:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+        time.sleep(0.05)
+
+
+def describe(status: int) -> str:
+    """How a process ended, for a message."""
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name} (is memory short?)"
+    return f"ended with status {status}, the reason is above"
+
+
+def processes(runtime: RuntimeConfig) -> int:
+    """Processes of a group on one machine: ``runtime.nproc``, or one per GPU, or one."""
+    return max(1, gpu_count(runtime.device)) if runtime.nproc == "auto" else runtime.nproc
+
+
+def gpu_count(device_setting: str) -> int:
+    """GPUs that training could use; without torch, which would take seconds to import."""
+    return len(visible_gpus()) if device_setting in ("auto", "cuda") else 0
+
+
+def environment(count: int, deterministic: bool = False) -> dict[str, str]:
+    """The environment of ``count`` processes that share this machine. What the user has set
+    stays."""
+    env = HUGE_PAGES | os.environ
+    # The processes import the code of this checkout, whatever is installed.
+    source = str(Path(reprogpt.__file__).parents[1])
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (source, env.get("PYTHONPATH"))))
+    env.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
+    if "OMP_WAIT_POLICY" not in env:
+        env.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if deterministic:
+        env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return env
+
+
+def run_group(command: list[str], meeting: Path, count: int) -> int:
+    """Runs ``command`` in ``count`` processes that form a group on this machine, and returns 0 or
+    the first failure's exit status. Only rank 0 writes to standard error, and the rank that failed
+    first, so that a line is said once. Raises KeyboardInterrupt."""
+    env = {key: value for key, value in environment(count).items() if key != "DVC_STAGE"}
+    failed: list[int] = []
+
+    def note_failures() -> bool:
+        failed.extend(r for r, child in enumerate(children) if child.returncode and r not in failed)
+        return bool(failed)
+
+    with StopSignals() as stop:
+        children = start_group(command, meeting, env, count, [], quiet=True)
+        status = wait_for(children, None, stop, note_failures)
+    if stop.received == signal.SIGINT:
+        raise KeyboardInterrupt
+    if failed and failed[0]:
+        said = (meeting / f"rank_{failed[0]}.txt").read_text(errors="replace")
+        # A single line is a mistake of the user, which rank 0 has said as well, unless it ended.
+        if said.count("\n") != 1 or children[0].returncode in (0, -signal.SIGTERM):
+            print(said or f"process {failed[0]} {describe(status)}", file=sys.stderr)
+    shutil.rmtree(meeting, ignore_errors=True)
+    return status

@@ -1,0 +1,140 @@
+"""Addresses of a training over several nodes: where they meet, and by which network interface."""
+
+import ipaddress
+import os
+import re
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reprogpt.config import RuntimeConfig
+from reprogpt.errors import ConfigError
+
+DEFAULT_PORT = 29400  # torchrun's
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the nodes of one training meet: the address at which node 0 listens."""
+
+    nodes: int
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, runtime: RuntimeConfig, environ: Mapping[str, str] = os.environ) -> "Rendezvous":
+        """From ``runtime.nodes`` and ``runtime.rendezvous``, or where they are absent, from the
+        variables of SkyPilot, torchrun or Slurm. Raises ConfigError when nothing says it."""
+        nodes = runtime.nodes or _first(environ, "SKYPILOT_NUM_NODES", "NNODES",
+                                        "SLURM_JOB_NUM_NODES")
+        host, port = split_address(runtime.rendezvous or "")
+        host = host or _first(environ, "MASTER_ADDR", "SKYPILOT_NODE_IPS") or first_host(
+            environ.get("SLURM_JOB_NODELIST", ""))
+        port = port or _first(environ, "MASTER_PORT") or str(DEFAULT_PORT)
+        for key, value, example in (("nodes", nodes, "2"), ("rendezvous", host, "10.0.0.1:29400")):
+            if not value:
+                raise ConfigError(f"params.yaml: runtime.{key} must be set when launcher is 'c10d' "
+                                  f"and no environment variable says it; e.g. {key}: {example}")
+        try:
+            return cls(int(nodes), host, int(port))
+        except ValueError:
+            raise ConfigError(f"NNODES={nodes}, MASTER_PORT={port} must be whole numbers; correct "
+                              "these variables, or set runtime.nodes and runtime.rendezvous"
+                              ) from None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def node_rank(environ: Mapping[str, str] = os.environ) -> int | None:
+    """This machine's number among the nodes, where a launcher's variable says it."""
+    found = _first(environ, "SKYPILOT_NODE_RANK", "NODE_RANK", "SLURM_NODEID")
+    return int(found) if found.isdecimal() else None
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """(host, port) of HOST, HOST:PORT or [IPv6]:PORT; the port is empty where it is missing."""
+    if address.startswith("["):
+        host, _, port = address[1:].partition("]")
+        return host, port.removeprefix(":")
+    host, _, port = address.rpartition(":")
+    return (host, port) if host else (port, "")
+
+
+def first_host(nodelist: str) -> str:
+    """The first host of a list as Slurm writes it: node[07-09,12] begins with node07."""
+    found = re.match(r"([^,\[]*)(?:\[(\w+))?", nodelist)
+    return "".join(filter(None, found.groups())) if found else ""
+
+
+def _first(environ: Mapping[str, str], *names: str) -> str:
+    """The first word of the first variable that is set; SKYPILOT_NODE_IPS lists node 0 first."""
+    return next((environ[name].split()[0] for name in names if environ.get(name, "").strip()), "")
+
+
+def listen(host: str, port: int, key: str = "runtime.rendezvous") -> socket.socket:
+    """A socket that listens on the one address of this machine that ``host`` names; port 0: any
+    free one. Raises ConfigError when it is no address of this machine, or the port is taken."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # Many systems map their own name to 127.0.1.1, which no other node can reach.
+        family, *_, address = min(found, key=lambda f: ipaddress.ip_address(f[4][0]).is_loopback)
+        if ipaddress.ip_address(address[0]).is_unspecified:
+            raise OSError(0, "would listen on every interface")
+        return socket.create_server(address[:2], family=family, backlog=64)
+    except OSError as error:
+        raise ConfigError(f"params.yaml: {key}={host}:{port} cannot be listened on "
+                          f"({error.strerror or error}); name an address of node 0 and a free port"
+                          ) from None
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that has this address; None where it cannot be found. Linux."""
+    number = ipaddress.ip_address(address.partition("%")[0])
+    if number.is_loopback and number.version == 4:
+        return "lo"
+    if number.version == 6:
+        table = Path("/proc/net/if_inet6")
+        rows = map(str.split, table.read_text().splitlines() if table.exists() else [])
+        return next((row[-1] for row in rows if int(row[0], 16) == int(number)), None)
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:  # SIOCGIFADDR of linux/sockios.h: the address is at byte 20 of struct ifreq
+                found = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()[:15]))
+            except OSError:  # an interface without an address
+                continue
+            if found[20:24] == number.packed:
+                return name
+    return None
+
+
+def bind_to(address: str) -> dict[str, str]:
+    """Variables that make gloo and NCCL use only the interface of ``address``; what the user has
+    set stays. Raises ConfigError when it has none."""
+    wanted = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    if all(os.environ.get(name) for name in wanted):
+        return {}
+    name = interface_of(address)
+    if name is None:
+        raise ConfigError(f"no network interface with the address {address} was found; set "
+                          "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the one to use")
+    # "=" makes NCCL take the name as a whole, not as the beginning of one.
+    return {key: os.environ.get(key) or value
+            for key, value in zip(wanted, (name, f"={name}"), strict=True)}
+
+
+def route_to(host: str, port: int) -> str:
+    """This machine's address on the way to ``host``. Nothing is sent."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])
+
+
+def host_name() -> str:
+    """This machine's name, for messages."""
+    return socket.gethostname()
