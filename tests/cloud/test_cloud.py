@@ -24,18 +24,22 @@ SBATCH = {"SBATCH_ACCOUNT", "SBATCH_CPUS_PER_GPU", "SBATCH_GPUS_PER_NODE", "SBAT
 SBATCH_TIME are not among them."""
 
 
-def test_the_sky_task_has_the_schemas_keys_and_types() -> None:
-    resources, mount = TASK["resources"], TASK["file_mounts"]["/store"]
-    assert TASK.keys() <= KEYS[""]
+@pytest.mark.parametrize(("file", "nodes"), [("gpt2-124m", 1), ("gpt2-124m-2nodes", 2)])
+def test_the_sky_tasks_have_the_schemas_keys_and_types(file: str, nodes: int) -> None:
+    task = read_yaml(CLOUD / f"{file}.sky.yaml")
+    resources, mount = task["resources"], task["file_mounts"]["/store"]
+    assert task.keys() <= KEYS[""]
     assert resources.keys() <= KEYS["resources"]
     assert resources["job_recovery"].keys() <= KEYS["job_recovery"]
     assert mount.keys() <= KEYS["mount"]
     assert mount["mode"] in ("MOUNT", "COPY", "MOUNT_CACHED")
-    assert (TASK["num_nodes"], resources["use_spot"]) == (1, True)
+    assert (task["num_nodes"], resources["use_spot"]) == (nodes, True)
     assert all(re.fullmatch(r"[\w-]+:8", name) for name in resources["accelerators"])
-    assert set(re.findall(r"\$\{(\w+)\}", str(TASK["file_mounts"]))) <= TASK["envs"].keys()
-    assert all(value is None or isinstance(value, str) for value in TASK["envs"].values())
-    assert (ROOT / f"presets/{TASK['envs']['PRESET']}.yaml").is_file()
+    assert set(re.findall(r"\$\{(\w+)\}", str(task["file_mounts"]))) <= task["envs"].keys()
+    assert all(value is None or isinstance(value, str) for value in task["envs"].values())
+    assert (ROOT / f"presets/{task['envs']['PRESET']}.yaml").is_file()
+    for script in (task["setup"], task["run"]):
+        assert run("bash", "-n", "-c", script, cwd=ROOT).returncode == 0
 
 
 @pytest.mark.slow
