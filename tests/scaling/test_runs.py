@@ -16,6 +16,7 @@ def test_every_size_is_a_stage_and_every_run_is_valid(
         file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "scaling" / file, tmp_path / "params.yaml")
     monkeypatch.setattr(runs, "PARAMS_FILE", tmp_path / "params.yaml")
+    runs.shared()
     names = runs.sizes()
     assert f"size: [{', '.join(names)}]" in (ROOT / "scaling/dvc.yaml").read_text()
     assert len(names) >= 5
