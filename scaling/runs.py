@@ -1,4 +1,4 @@
-"""The params of the runs behind the law, and their parameters counted."""
+"""The params of the runs behind the law."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +11,8 @@ from reprogpt.errors import ConfigError
 FOLDER = Path("scaling")
 DVC_FILE, PARAMS_FILE = FOLDER / "dvc.yaml", FOLDER / "params.yaml"
 TOKENS, METRICS = ROOT / FOLDER / "data/tokens", ROOT / FOLDER / "metrics"
+SMALL = 64
+"""The n_embd below which a second thread costs more time than it saves."""
 PREDICTION, HELD_OUT = ROOT / FOLDER / "prediction.json", ROOT / FOLDER / "held_out.json"
 
 
@@ -38,18 +40,6 @@ def sizes() -> list[str]:
 def first(name: str) -> Config:
     """The first run of a size: what its stage's frame validates. Raises ConfigError."""
     return runs(name)[0]
-
-
-def parameters(cfg: Config) -> dict[str, float]:
-    """`kaplan`: without embeddings (Kaplan et al., 2020); `chinchilla`: all of them (Hoffmann et
-    al., 2022). An output matrix that is tied to the embedding counts with it."""
-    from reprogpt.model.registry import build_model
-    from reprogpt.tokens.manifest import read_manifest
-
-    model = build_model(cfg.model, int(read_manifest(TOKENS).tokenizer["n_vocab"]))
-    total = model.num_parameters()
-    embeddings = model.vocab_size * cfg.model.n_embd + cfg.model.block_size * cfg.model.n_embd
-    return {"kaplan": float(total - embeddings), "chinchilla": float(total)}
 
 
 def _read() -> tuple[dict[str, Any], dict[str, Any]]:
