@@ -14,7 +14,6 @@ from scaling.runs import (
     PARAMS_FILE,
     PREDICTION,
     first,
-    parameters,
     shared,
     sizes,
 )
@@ -26,6 +25,7 @@ def main() -> None:
 
         from reprogpt.storage.files import write_json
         from scaling.law import LAWS, fit
+        from scaling.parameters import parameters
 
         points = [point for name in sizes()
                   for point in json.loads((METRICS / f"{name}.json").read_text())]

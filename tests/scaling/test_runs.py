@@ -7,7 +7,7 @@ import pytest
 
 from reprogpt.errors import ConfigError
 from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
-from scaling import runs
+from scaling import parameters, runs
 from tests.conftest import ROOT
 
 
@@ -32,10 +32,11 @@ def test_every_size_is_a_stage_and_every_run_is_valid(
 def test_parameters_are_counted_as_the_papers_count(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kaplan: 12 n_layer C^2 and some biases and gains; Chinchilla: with both embeddings."""
-    write_manifest(tmp_path, Manifest((), {"train": Totals(1, 1, 1)}, {"n_vocab": 65}, {}))
-    monkeypatch.setattr(runs, "TOKENS", tmp_path)
+    write_manifest(tmp_path, Manifest((), {"train": Totals(1, 1, 1)}, {
+        "name": "char", "n_vocab": 65, "fingerprint": "x"}, {"name": "x", "revision": "0"}))
+    monkeypatch.setattr(parameters, "TOKENS", tmp_path)
     cfg = runs.first("held_out")
     L, C, T = cfg.model.n_layer, cfg.model.n_embd, cfg.model.block_size
-    found = runs.parameters(cfg)
+    found = parameters.parameters(cfg)
     assert found["kaplan"] == 12 * L * C * C + 13 * L * C + 2 * C
     assert found["chinchilla"] - found["kaplan"] == 65 * C + T * C
