@@ -58,8 +58,9 @@ def shown(overlay: Mapping[str, Any]) -> tuple[str, float]:
     return next(iter(flatten(overlay).items()))
 
 
-def loss_of(cfg: Config, contents: list[tuple[str, str]]) -> float:
-    """The validation loss at the end of a run. A finished run is kept in runs/ and not repeated."""
+def loss_of(cfg: Config, contents: list[tuple[str, str]], tokens: Path = TOKENS) -> float:
+    """The validation loss at the end of a run on the shards in ``tokens``. A finished run is
+    kept in runs/ and not repeated."""
     from reprogpt.launch.run_dir import Paths, RunDir, runs_root
     from reprogpt.runtime.distributed import process_group
     from reprogpt.training.loss_monitor import NotFinite
@@ -69,7 +70,7 @@ def loss_of(cfg: Config, contents: list[tuple[str, str]]) -> float:
           process_group(cfg.runtime.device, cfg.runtime.timeout) as process):
         files = (f"{folder}/{name}" for name in ("init", "model", "train.csv", "train.json"))
         run = RunDir.create(runs_root(ROOT), cfg.fingerprint(contents), cfg,
-                            Paths(str(TOKENS), *files))
+                            Paths(str(tokens), *files))
         lock = run.lock()
         try:
             Trainer(run, process).run()

@@ -56,7 +56,7 @@ depends on its own choice alone."""
 STAGES = ("download", "tokenize", "train", "evaluate", "sample")
 LADDER_STAGES = ("tokens", "climb", "page")
 FILES = {"dvc.yaml": "pipeline", "ladder/dvc.yaml": "ladder", "ladder/sweeps/dvc.yaml":
-         "ladder/sweeps"}
+         "ladder/sweeps", "scaling/dvc.yaml": "scaling"}
 """Each dvc.yaml, and the folder of its stages' scripts."""
 
 

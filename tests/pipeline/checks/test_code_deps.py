@@ -22,6 +22,8 @@ from tests.conftest import ROOT, run
 FILES = [("dvc.yaml", "pipeline", stage) for stage in STAGES]
 FILES += [("ladder/dvc.yaml", "ladder", stage) for stage in LADDER_STAGES]
 FILES += [("ladder/sweeps/dvc.yaml", "ladder/sweeps", "sweep")]
+FILES += [("scaling/dvc.yaml", "scaling", stage)
+          for stage in ("tokens", "train", "predict", "held_out", "page")]
 
 
 @pytest.mark.parametrize(("dvc_file", "scripts", "stage"), FILES)

@@ -1,0 +1,58 @@
+"""The params of the runs behind the law."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import ROOT
+from reprogpt.config import Config, merge, read_yaml
+from reprogpt.errors import ConfigError
+
+FOLDER = Path("scaling")
+DVC_FILE, PARAMS_FILE = FOLDER / "dvc.yaml", FOLDER / "params.yaml"
+TOKENS, METRICS = ROOT / FOLDER / "data/tokens", ROOT / FOLDER / "metrics"
+SMALL = 64
+"""The n_embd below which a second thread costs more time than it saves."""
+PREDICTION, HELD_OUT = ROOT / FOLDER / "prediction.json", ROOT / FOLDER / "held_out.json"
+
+
+def shared() -> Config:
+    """The params that all runs share. Raises ConfigError."""
+    return Config.parse(_read()[0], source=str(PARAMS_FILE))
+
+
+def runs(name: str) -> list[Config]:
+    """The runs of one size, a run for each count of tokens; that of the held-out size under the
+    name held_out. Raises ConfigError, also for a size that does not exist."""
+    base, plan = _read()
+    sizes = plan["sizes"] | {"held_out": plan["held_out"]["size"]}
+    if name not in sizes:
+        raise ConfigError(f"{PARAMS_FILE}: sizes has no {name!r}; choose one of {', '.join(sizes)}")
+    counts = [plan["held_out"]["tokens"]] if name == "held_out" else plan["tokens"]
+    return [_run(merge(base, sizes[name]), tokens) for tokens in counts]
+
+
+def sizes() -> list[str]:
+    """The names of the sizes that the law is fitted to."""
+    return list(_read()[1]["sizes"])
+
+
+def first(name: str) -> Config:
+    """The first run of a size: what its stage's frame validates. Raises ConfigError."""
+    return runs(name)[0]
+
+
+def _read() -> tuple[dict[str, Any], dict[str, Any]]:
+    values = read_yaml(PARAMS_FILE)
+    try:
+        return values, {key: values.pop(key) for key in ("tokens", "sizes", "held_out")}
+    except KeyError as error:
+        raise ConfigError(f"{PARAMS_FILE}: {error.args[0]} is missing; put it back") from None
+
+
+def _run(values: Mapping[str, Any], tokens: int) -> Config:
+    train = values["train"]
+    steps = max(1, tokens // train["batch_tokens"])
+    schedule = {"max_steps": steps, "eval_interval": steps, "min_lr": train["lr"] / 10,
+                "warmup_steps": min(train["warmup_steps"], steps // 10)}
+    return Config.parse(merge(values, {"train": schedule}), source=str(PARAMS_FILE))
