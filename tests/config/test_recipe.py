@@ -35,6 +35,11 @@ def test_n_kv_head_must_divide_n_head() -> None:
     assert str(error.value) == "params.yaml: model.n_kv_head=3 must divide n_head = 4; try 2"
 
 
+def test_long_layers_need_a_window() -> None:
+    with pytest.raises(ConfigError, match=r"model.long_every=2 .*; set model.window"):
+        Config.parse(edited("model.long_every", 2))
+
+
 def test_n_embd_must_be_a_multiple_of_n_head() -> None:
     values = edited("model.n_head", 3)
     values["model"]["n_embd"] = 128

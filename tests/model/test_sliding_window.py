@@ -2,6 +2,7 @@
 
 import torch
 
+from reprogpt.model.gpt import Context
 from reprogpt.model.switches import sliding_window
 from tests.model.test_gpt import VOCAB
 from tests.model.test_switches import ids, stirred
@@ -43,3 +44,17 @@ def test_a_window_goes_by_positions_where_they_are_not_the_columns() -> None:
     whole = model(idx, positions=positions[None], mask=mask)
     torch.testing.assert_close(whole[:, 9:], model(torch.cat([trunk, b], 1))[:, 6:],
                                atol=1e-5, rtol=1e-4)
+
+
+def test_every_second_layer_attends_to_all_positions() -> None:
+    """By gradients: which positions' input a layer's output depends on."""
+    model = stirred(window=3, long_every=2, n_layer=4)
+    for in_blocks in (True, False):
+        for layer, block in enumerate(model.h):
+            x = torch.randn(1, 12, 32, requires_grad=True)
+            visible = sliding_window(3, 12, 0, None, None, CPU)
+            context = Context(window_mask=visible, in_blocks=in_blocks)
+            (block.attn(x, context)[0, 9] * torch.arange(32.0)).sum().backward()
+            assert x.grad is not None
+            seen = (x.grad[0].abs().sum(-1) > 0).nonzero()[:, 0].tolist()
+            assert seen == (list(range(10)) if layer in (1, 3) else [7, 8, 9])

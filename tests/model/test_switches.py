@@ -27,7 +27,7 @@ MODERN = {"position": "rope", "qk_norm": True, "activation": "relu2", "norm": "r
           "logit_softcap": 15.0, "x0_skip": True, "value_embeds": True, "window": 5}
 ABLATIONS = [{"norm_position": "post"}, {"norm_position": "none"}, {"position": "none"},
              {"position": "sinusoidal"}, {"activation": "silu"}, {"n_kv_head": 2},
-             MODERN | {"n_kv_head": 1}]
+             {"window": 4, "long_every": 2}, MODERN | {"n_kv_head": 1}]
 
 
 def stirred(**changes: object) -> GPT:

@@ -69,6 +69,8 @@ class ModelConfig(Section):
     """Value embeddings: the first and last layers add a learned vector per token to v."""
     window: Count | None = None
     """Sliding window: a position attends to this many positions, itself included; null for all."""
+    long_every: Count | None = None
+    """Long-short windows: every such layer, counted from the first, attends to all positions."""
 
     @property
     def kv_heads(self) -> int:
@@ -94,6 +96,9 @@ class ModelConfig(Section):
             near = max(n for n in range(1, self.n_head + 1)
                        if self.n_head % n == 0 and n <= self.kv_heads)
             raise ParamError("n_kv_head", f"must divide n_head = {self.n_head}", f"try {near}")
+        if self.long_every and not self.window:
+            raise ParamError("long_every", "excepts layers from window, which is null",
+                             "set model.window, or leave it out")
         if self.position == "rope" and self.n_embd // self.n_head % 2:
             raise ParamError("position", "'rope' rotates pairs of channels and needs an even head "
                              f"size, not {self.n_embd // self.n_head}", "change n_head or n_embd")

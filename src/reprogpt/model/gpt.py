@@ -65,6 +65,8 @@ class Context(NamedTuple):
     cache: Cache | None = None
     angles: Tensor | None = None
     """rotary_angles of the positions"""
+    window_mask: Tensor | None = None
+    """mask of the layers with a window"""
     in_blocks: bool = False
     """Use kernels.attention.causal_attention, which applies window and dropout itself."""
 
@@ -91,7 +93,8 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.n_head, self.dropout = layer, cfg.n_head, cfg.dropout_of("attention")
-        self.qk_norm, self.window = cfg.qk_norm, cfg.window
+        long = cfg.long_every is not None and (layer + 1) % cfg.long_every == 0
+        self.qk_norm, self.window = cfg.qk_norm, None if long else cfg.window
         self.widths = [cfg.n_embd, cfg.kv_width, cfg.kv_width]  # of q, k, v
         self.c_attn = nn.Linear(cfg.n_embd, sum(self.widths), bias=cfg.bias)
         self.c_proj = nn.Linear(cfg.n_embd, cfg.n_embd, bias=cfg.bias)
@@ -120,8 +123,9 @@ class CausalSelfAttention(nn.Module):
             keys = site_keys(context.dropout_keys, 3 * self.layer + 1)
             y = causal_attention(q, k, v, self.window, self.dropout, keys)
         else:
-            causal = context.mask is None and T > 1
-            y = scaled_dot_product_attention(q, k, v, context.mask, is_causal=causal)
+            mask = context.mask if self.window is None else context.window_mask
+            causal = mask is None and T > 1
+            y = scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -210,11 +214,13 @@ class GPT(nn.Module):
         if not cfg.dropout:
             dropout_keys = None
         causal = mask is None and positions is None and cache is None
-        in_blocks = causal and attention_in_blocks(idx.device, min(T, cfg.window or T),
+        keys = T if cfg.window is None or cfg.long_every else min(T, cfg.window)
+        in_blocks = causal and attention_in_blocks(idx.device, keys,
                                                    dropout_keys is not None
                                                    and cfg.dropout_of("attention") > 0)
+        window_mask = None
         if cfg.window is not None and not in_blocks:
-            mask = switches.sliding_window(
+            window_mask = switches.sliding_window(
                 cfg.window, T, 0 if cache is None else cache.length, mask,
                 positions if cache is None else None, idx.device)
         if positions is None:
@@ -230,7 +236,7 @@ class GPT(nn.Module):
         if cfg.embed_norm:
             x = self.ln_0(x)
         x = keyed_dropout(x, site_keys(dropout_keys, 0), cfg.dropout_of("embedding"))
-        context = Context(dropout_keys, mask, cache, angles, in_blocks)
+        context = Context(dropout_keys, mask, cache, angles, window_mask, in_blocks)
         x0 = x if cfg.x0_skip else None
         for block, value_embed in zip(self.h, self.value_embeds(idx), strict=True):
             x = block(x, context, x0, value_embed)
