@@ -2,6 +2,7 @@
 # make test       the tests                make check     lint, types and tests
 # make preset NAME=gpt2-124m               make plots     dvc_plots/index.html
 # make report     report.html              make bench     side-by-side speed
+# make test-faults  every fault of tests/faults, an hour; writes docs/reliability.md (AREA=network)
 # make plan       what the run will take: parameters, memory, disk, hours (PRESET= MEASURE= RATE=)
 # make exercise N=1                        a function to write, judged: exercises/README.md
 # make setup      only the environment
@@ -55,9 +56,13 @@ repro: .venv/.runtime
 test: .venv/.dev
 	python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-# What takes long to break: kills, several nodes, a real Slurm where it is installed.
+# All that tests/faults breaks on purpose, also what takes long: one process, since much of it
+# measures what is left running. The page's table is made from what this run saw.
 test-faults: .venv/.dev
-	python -m pytest -m faults
+	@rm -f .venv/faults
+	@status=0; FAULTS_NOTES=$(CURDIR)/.venv/faults python -m pytest -m "faults or not faults" \
+	  tests/faults$(if $(AREA),/test_$(AREA).py) || status=$$?; \
+	  python -m tests.faults.page .venv/faults; exit $$status
 
 lint: .venv/.dev
 	ruff check .
