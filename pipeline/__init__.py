@@ -32,9 +32,14 @@ from pipeline.cli import FULL, STOPPED, first_line, refuse_arguments, require, s
 from reprogpt.runtime.signals import die_with_parent  # noqa: E402
 
 if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is killed
-    if os.getsid(os.getppid()) != os.getsid(0):  # DVC, which shares our session, is gone already
+    parent = os.getppid()
+    try:  # DVC shares our session. Who adopted us, DVC being gone already, does not.
+        orphan = os.getsid(parent) != os.getsid(0)
+    except ProcessLookupError:
+        orphan = True
+    if orphan:
         stop("DVC has ended, so this stage does; run dvc repro again", 1)
-    die_with_parent()
+    die_with_parent(parent)
 
 require("pydantic", "ruamel", "torch")
 from pipeline.checks.rot import healed  # noqa: E402
