@@ -4,7 +4,6 @@ Importing it puts this checkout's `src` first on the import path, here and in ch
 an editable install, a stage of `dvc exp run --temp` would import the main checkout's code.
 """
 
-import errno
 import io
 import os
 import sys
@@ -47,12 +46,10 @@ from pipeline.checks.seal import Seal  # noqa: E402
 from pipeline.queue_share import take_share  # noqa: E402
 from pipeline.stage_times import recorded  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
-from reprogpt.errors import ConfigError, out_of_memory, unwritable  # noqa: E402
+from reprogpt.errors import DISK, ConfigError, out_of_memory, unwritable  # noqa: E402
 from reprogpt.storage.files import sweep  # noqa: E402
 from reprogpt.storage.paths import cache_dir  # noqa: E402
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR,
-        errno.ENOTDIR, errno.EEXIST}
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 # DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that;

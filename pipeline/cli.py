@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-from reprogpt.errors import out_of_memory, printable
+from reprogpt.errors import FULL_DISK, out_of_memory, printable, unwritable
 
 FULL = "{}: memory is full; close other programs, or ask for less at a time ({})"
 LONGEST = 1000
@@ -46,6 +46,8 @@ def one_line() -> Iterator[None]:
             raise
         stop(FULL.format(program(), first_line(error)), 2)
     except OSError as error:
+        if error.errno in FULL_DISK:
+            stop(unwritable(error), 2)
         place = f"{error.filename}: " if error.filename else ""
         stop(f"{place}{error.strerror or error}; name another file or folder", 2)
     except ValueError as error:

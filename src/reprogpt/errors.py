@@ -49,12 +49,18 @@ def out_of_memory(error: BaseException) -> bool:
             or (isinstance(error, ValueError) and "Cannot allocate memory" in text))
 
 
+FULL_DISK = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
+             errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+             errno.EROFS: "make it writable"}
+"""errno of a failed write -> what to do about it."""
+DISK = FULL_DISK | {errno.EACCES: "change its permissions"} | dict.fromkeys(
+    (errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST), "correct that")
+"""The same, with those that a failed read may have, too."""
+
+
 def unwritable(error: OSError, where: str = "") -> str:
     """One line with the fix for a failed write. ``where`` names the file if ``error`` does not."""
-    fixes = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
-             errno.EROFS: "make it writable", errno.EACCES: "change its permissions",
-             errno.EISDIR: "remove it", errno.EEXIST: "remove it"}
-    fix = fixes.get(error.errno or 0, "correct that")
+    fix = DISK.get(error.errno or 0, "correct that")
     name = error.filename if isinstance(error.filename, str) else where
     return (f"{name}: {error.strerror or error}; {fix}, then the same command continues from what "
             "is finished")

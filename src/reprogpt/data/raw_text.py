@@ -10,6 +10,7 @@ A corpus is a folder of `meta.json` and parts of some 64 MB. A part is up to thr
 """
 
 import hashlib
+import io
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from reprogpt.storage.files import CHUNK, replacing, write_json
+from reprogpt.storage.files import CHUNK, replacing, write_bytes, write_json
 
 PART_BYTES = 64 << 20
 META = "meta.json"
@@ -181,8 +182,9 @@ def check_part(folder: Path, part: Part) -> None:
 
 def _save(path: Path, rows: list) -> None:
     columns = len(rows[0]) if rows else 3  # no spans: nothing in this part counts as a target
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.array(rows, np.int64).reshape(-1, columns))
+    data = io.BytesIO()  # into a file numpy writes past Python, and hides why that fails
+    np.save(data, np.array(rows, np.int64).reshape(-1, columns))
+    write_bytes(path, data.getvalue())
 
 
 def read_index(folder: Path, part: Part) -> np.ndarray:

@@ -96,12 +96,12 @@ class Encoded:
     def load(self, settings: Settings, field: str = "tokens") -> np.ndarray:
         """Its tokens (n,) uint16 (uint32 code points without a vocabulary), or its "mask" (n,)
         uint8, 1 for targets. They are made again where they were dropped or damaged."""
-        array = _load(self.key, field)
-        if array is None:
+        for _ in range(5):  # another clone that shares the cache may drop what was just made
+            if (array := _load(self.key, field)) is not None:
+                return array
             encode_chunk(settings, self.chunk, again=True)
-            array = _load(self.key, field)
-        assert array is not None, f"{self.key} is not what its raw text gives"
-        return array
+        raise ValueError(f"{_path(self.key, field)}: disappears as soon as it is written; wait for "
+                         "other runs that tokenize, then run the stage tokenize again")
 
     def drop(self) -> None:
         """Deletes the tokens; what is known about the documents stays."""

@@ -11,10 +11,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 
 from reprogpt.errors import ConfigError
+from reprogpt.storage.files import naming
 from reprogpt.tokens.tokenizers import BpeTokenizer
 
 Encode = Callable[[bytes], np.ndarray]
@@ -77,7 +79,7 @@ def _gigatoken(tokenizer: BpeTokenizer) -> Encode:
     ImportError where gigatoken is not installed."""
     from gigatoken.gigatoken_rs import BPETokenizer
 
-    with tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file, naming(Path(file.name)):
         file.write(b"".join(base64.b64encode(token) + b" %d\n" % rank
                             for token, rank in tokenizer.ranks.items()))
         file.flush()

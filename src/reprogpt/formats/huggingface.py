@@ -33,7 +33,7 @@ from reprogpt.formats.gpt2_names import (
 )
 from reprogpt.model.gpt import GPT
 from reprogpt.model.registry import build_model
-from reprogpt.storage.files import check_sums, temporary_folder, write_sums
+from reprogpt.storage.files import check_sums, naming, temporary_folder, write_sums
 from reprogpt.tokens.tokenizers import load_tokenizer
 
 AGAIN = "make or fetch the model again"
@@ -59,7 +59,7 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
     ``tokenizer_dir`` holds a saved tokenizer, or is None for a model without one. An existing
     directory is replaced, never written into: its files may be hard links into DVC's cache.
     """
-    with temporary_folder(folder) as temporary:
+    with naming(folder), temporary_folder(folder) as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
         vocab_size = int(model.vocab_size)  # type: ignore[arg-type]
@@ -76,9 +76,15 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
         for name, p in _state(model).items():
             rows = vocab_size if _VOCAB_ROWS.search(name) else None
             tensors[name] = p.detach()[:rows].to("cpu", torch.float32).contiguous()
-        save_file(to_gpt2(tensors, cfg.bias) if is_gpt2(cfg) else tensors,
-                  new / "model.safetensors",
-                  metadata={"format": "pt"})  # transformers refuses a file without it
+        try:
+            save_file(to_gpt2(tensors, cfg.bias) if is_gpt2(cfg) else tensors,
+                      new / "model.safetensors",
+                      metadata={"format": "pt"})  # transformers refuses a file without it
+        except SafetensorError as error:
+            if (code := re.search(r"os error (\d+)", str(error))) is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1])),
+                          str(folder / "model.safetensors")) from None
         write_sums(new)
         for file in new.iterdir():
             with file.open("rb") as handle:

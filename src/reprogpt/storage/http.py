@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reprogpt.errors import ConfigError
+from reprogpt.errors import DISK, ConfigError
 from reprogpt.runtime.progress import progress
-from reprogpt.storage.files import CHUNK
+from reprogpt.storage.files import CHUNK, naming
 
 T = TypeVar("T")
 CONNECT_SECONDS = 5.0
@@ -41,6 +41,8 @@ def retried(call: Callable[[], T], what: str = "") -> T:
         except (TransferError, ConfigError):
             raise
         except Exception as error:  # huggingface_hub raises whatever its HTTP client raises
+            if isinstance(error, OSError) and error.errno in DISK:
+                raise
             reason, wait = _reason(error), _seconds_to_wait(error)
             if wait is None:
                 raise TransferError(prefix + reason) from None
@@ -138,7 +140,7 @@ def _transfer(url: str, target: Path, tag_file: Path) -> None:
             tag_file.write_text(etag)
         bar = progress(desc=target.name, total=total, initial=start, unit="B", unit_scale=True,
                        delay=1)
-        with target.open("ab" if start else "wb") as out, bar:
+        with naming(target), target.open("ab" if start else "wb") as out, bar:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)
                 bar.update(len(chunk))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from reprogpt.evaluation.reference_band import Band
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.device import synchronize
-from reprogpt.storage.files import write_json
+from reprogpt.storage.files import naming, write_json
 from reprogpt.training.tracker import Tracker
 
 COLUMNS = ("step", "train_loss", "val_loss", "lr", "grad_norm", "tokens", "seconds",
@@ -116,14 +116,16 @@ class CsvFile:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
-        self._columns = columns
-        self._file = (path or Path(os.devnull)).open("w", encoding="utf-8", buffering=1)
-        self._file.write(",".join(columns) + "\n")
+        self._columns, self._path = columns, path or Path(os.devnull)
+        self._file = self._path.open("w", encoding="utf-8", buffering=1)
+        with naming(self._path):
+            self._file.write(",".join(columns) + "\n")
 
     def write(self, row: Row) -> None:
         values = (row[column] for column in self._columns)
-        self._file.write(",".join(str(v) if isinstance(v, int) else f"{v:.8g}" for v in values)
-                         + "\n")
+        with naming(self._path):
+            self._file.write(",".join(str(v) if isinstance(v, int) else f"{v:.8g}"
+                                      for v in values) + "\n")
 
 
 def write_metrics(path: Path, values: dict[str, Any]) -> None:
