@@ -11,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup repro test test-faults lint check preset plan exercise bench plots report constraints
+.PHONY: setup repro test test-faults lint audit check preset plan exercise bench plots report constraints
 
 # dvc starts `python` by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -68,7 +68,11 @@ lint: .venv/.dev
 	ruff check .
 	mypy
 
-check: lint test
+# Known vulnerabilities of what constraints.txt pins, as far as an advisory service can be reached.
+audit: .venv/.dev
+	@python -m pipeline.checks.audit
+
+check: lint audit test
 
 preset: .venv/.runtime
 	@python -m pipeline.preset $(NAME)
