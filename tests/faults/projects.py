@@ -60,10 +60,14 @@ def environment(project: Path) -> dict[str, str]:
 
 
 def start(project: Path, *command: str) -> "subprocess.Popen[str]":
-    """Starts a command as a terminal does, leader of its session; its output goes to a file."""
+    """Starts a command as a terminal does, leader of its session; its output goes to a file.
+
+    A shell's background job, and so all that it starts, ignores SIGINT: here it is heard again.
+    """
     with (project.parent / "said").open("w") as said:
         return subprocess.Popen(command, cwd=project, env=environment(project), text=True,
-                                stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+                                stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def said(project: Path) -> str:

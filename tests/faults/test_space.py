@@ -31,7 +31,7 @@ OUTS = {"download": ["data/raw", "data/hellaswag", "data/init"], "tokenize": ["d
 """Command -> what it writes."""
 ROOMS = (0, 100_000, 2_000_000)
 """Bytes that are free: another file does not fit each time."""
-NAMED = r"(/[\w./-]+|params\.yaml): "
+NAMED = r"(/[\w./-]+|params\.yaml|converted[\w./-]*): "
 """How a line names the file that did not fit."""
 NOBODY = 65534
 NO_RIGHTS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner"]

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from reprogpt.config import Config
 from reprogpt.errors import ConfigError
-from reprogpt.storage.files import write_json
+from reprogpt.storage.files import naming, write_json
 from reprogpt.storage.paths import main_checkout
 
 
@@ -110,8 +110,9 @@ class RunDir:
             os.close(descriptor)
             raise ConfigError(f"{self.path}: another trainer (process {holder}) is at work on "
                               "this run; wait for it or stop it") from None
-        os.truncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
+        with naming(self.path / "lock"):
+            os.truncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
         return descriptor
 
     @property
