@@ -57,7 +57,7 @@ def test_a_document_of_500_mb(tmp_path: Path, trial: Trial) -> None:
 
 def test_a_million_documents(tmp_path: Path, trial: Trial) -> None:
     project = new_project(tmp_path, download__files="['many.jsonl']", download__max_bytes="null",
-                          tokenize__shard_tokens="100_000_000")
+                          tokenize__shard_tokens="100_000_000", tokenize__split="hash")
     with (project / "many.jsonl").open("w") as file:
         for number in range(1_000_000):
             file.write(f'{{"text": "{number}"}}\n')
