@@ -60,7 +60,8 @@ CASES = {
     "data/raw/part_000000.npy": BITS | SIZES,
     "data/raw/meta.json": {"emptied": emptied, "missing": Path.unlink} | SHAPES,
     "data/tokens/val_000000.bin": BITS | SIZES | {"a token beyond the vocabulary": token_beyond},
-    "data/tokens/manifest.json": {"emptied": emptied, "missing": Path.unlink} | SHAPES,
+    "data/tokens/manifest.json": {
+        "emptied": emptied, "missing": Path.unlink, "replaced by {}": replaced({})},
     "data/hellaswag/hellaswag_val.jsonl": SIZES,
     "models/gpt/model.safetensors": {"cut": cut, "emptied": emptied, "missing": Path.unlink},
     "models/gpt/config.json": {"emptied": emptied, "missing": Path.unlink} | SHAPES,
