@@ -69,7 +69,7 @@ def test_two_clones_of_other_shard_sizes(tmp_path: Path, number: int, trial: Tri
     def clones(cache: str, together: bool) -> list[str]:
         out = []
         started = []
-        for size in (1000, 1700):
+        for size in (1100, 1700):
             started.append(subprocess.Popen(
                 [sys.executable, "-c", CLONE, tmp_path, str(size)], text=True, cwd=ROOT,
                 env={**environment(tmp_path / "project"), "REPROGPT_CACHE": str(tmp_path / cache),

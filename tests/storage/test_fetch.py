@@ -1,5 +1,6 @@
 """Files that are what their sha256 says, whoever serves them and however the transfer breaks."""
 
+import errno
 import hashlib
 import io
 import os
@@ -9,8 +10,8 @@ import zipfile
 
 import pytest
 
-from reprogpt.storage.fetch import Mirrored, derived, fetch, member, web, wheel
-from reprogpt.storage.http import TransferError
+from reprogpt.storage.fetch import Mirrored, Source, derived, fetch, member, web, wheel
+from reprogpt.storage.http import TransferError, retried
 from reprogpt.tokens.tokenizers import ENCODER_JSON, VOCAB_BPE
 from tests.conftest import ROOT
 from tests.storage.conftest import DATA, url
@@ -92,3 +93,14 @@ def test_two_processes_share_one_fetch(server, tmp_path):
                                 env=environment) for _ in range(2)]
     assert [int(p.communicate()[0]) for p in running] == [len(DATA)] * 2
     assert server.gets == [("file", "")]
+
+
+def test_a_full_disk_is_not_the_source_s_failure(tmp_path):
+    def take(target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError) as caught:
+        fetch(Mirrored("x", "0" * 64, (Source("a mirror", lambda target: retried(
+            lambda: take(target))),)))
+    assert caught.value.errno == errno.ENOSPC
+    assert "x" in caught.value.filename

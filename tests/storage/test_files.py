@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -129,3 +130,17 @@ def test_a_temporary_folder_goes_with_its_block(tmp_path):
     with temporary_folder(tmp_path / "gpt") as folder:
         (folder / "new").mkdir()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_names_the_file_that_was_to_be_written(tmp_path):
+    """A write to a full disk names none, and opening names the temporary one."""
+    for filename in (None, tmp_path / ".out.0123abcd"):
+        with pytest.raises(OSError) as caught:
+            with replacing(tmp_path / "out"):
+                raise OSError(errno.ENOSPC, "No space left on device", filename)
+        assert caught.value.filename == str(tmp_path / "out")
+    with pytest.raises(OSError) as caught:
+        with replacing(tmp_path / "out"):
+            raise OSError(errno.EACCES, "Permission denied", "another file")
+    assert caught.value.filename == "another file"
+    assert list(tmp_path.iterdir()) == []

@@ -31,11 +31,13 @@ SUMS = "SHA256SUMS"
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Puts ``path`` into the error of a write that fails in the block: the system names no file."""
+    """Puts ``path`` into the error of a write that fails in the block: the system names no file, or
+    the temporary one."""
     try:
         yield
     except OSError as error:
-        if error.errno in DISK and error.filename is None:
+        name = Path(os.fsdecode(error.filename or "")).name
+        if error.errno in DISK and (not name or name.startswith(f".{path.name}.")):
             error.filename = str(path)
         raise
 
