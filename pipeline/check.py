@@ -4,13 +4,14 @@
 """
 
 from pipeline import load_params
-from pipeline.checks.preflight import check_git, preflight
+from pipeline.checks.preflight import check_git, check_lock, preflight
 from pipeline.cli import one_line, refuse_arguments
 
 
 def main() -> None:
     with one_line():
         refuse_arguments()
+        check_lock()
         preflight(load_params())
         check_git()
 

@@ -4,6 +4,8 @@
 again, for itself and the stages after it (pipeline/__init__.py).
 """
 
+import contextlib
+import json
 import os
 import resource
 import shutil
@@ -11,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import ROOT
-from reprogpt.config import Config
+from reprogpt.config import Config, read_yaml
 from reprogpt.errors import ConfigError
 from reprogpt.launch.group import gpu_count
 from reprogpt.launch.run_dir import checkpoint_steps, runs_root
@@ -55,6 +57,27 @@ def check_links(root: Path = ROOT) -> None:
             raise ConfigError(f"{name}: is a link to {target}, outside of this checkout, where DVC "
                               "keeps no outs; make it a folder here, and put DVC's cache there "
                               "(`dvc cache dir --local FOLDER`), or the whole checkout")
+
+
+def check_lock(root: Path = ROOT) -> None:
+    """dvc.lock and DVC's list of paths in use must be whole. DVC writes them in place, so a kill at
+    that moment tears them."""
+    path = root / "dvc.lock"
+    try:
+        stages = read_yaml(path)["stages"] if path.is_file() else {}
+        torn = any(value is None for stage in stages.values() for value in stage.values())
+    except (ConfigError, AttributeError, KeyError, TypeError):
+        torn = True
+    running = root / ".dvc/tmp/rwlock"  # who reads and writes which path, as JSON
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            json.loads(running.read_bytes())
+        except ValueError:
+            raise ConfigError(f"{running}: is torn, perhaps by a kill while DVC wrote it; remove "
+                              "it, when no dvc runs here") from None
+    if torn:
+        raise ConfigError("dvc.lock: is torn, perhaps by a kill while DVC wrote it; git checkout "
+                          "dvc.lock, then dvc repro, which takes finished stages from its cache")
 
 
 def check_git(root: Path = ROOT) -> None:

@@ -166,3 +166,18 @@ def test_data_init_must_be_what_init_from_asks_for(tmp_path: Path) -> None:
     check_init(None, tmp_path)
     with pytest.raises(ConfigError, match="init_from=gpt2 but data/init was made for null"):
         check_init("gpt2", tmp_path)
+
+
+@pytest.mark.parametrize("end", ["  evaluate:\n    cmd: exec", "    params:", "    de"])
+def test_a_torn_lock_is_named_with_what_heals_it(end: str, tmp_path: Path) -> None:
+    machine.check_lock(tmp_path)  # none yet
+    whole = (ROOT / "dvc.lock").read_text()
+    (tmp_path / "dvc.lock").write_text(whole)
+    machine.check_lock(tmp_path)
+    place = whole.index(end, whole.index("  evaluate:")) + len(end)
+    (tmp_path / "dvc.lock").write_text(whole[:place if end != "    params:" else place + 1])
+    if end.endswith("exec"):  # valid, as far as it goes: the stage runs again
+        machine.check_lock(tmp_path)
+        return
+    with pytest.raises(ConfigError, match="git checkout dvc.lock"):
+        machine.check_lock(tmp_path)
