@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -20,7 +20,8 @@ SRC = str(ROOT / "src")
 
 for _stream in (sys.stdout, sys.stderr):  # LANG=C, or a file name that is not UTF-8
     if isinstance(_stream, io.TextIOWrapper):
-        _stream.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # a pipe whose reader has gone
+            _stream.reconfigure(errors="backslashreplace")
 if sys.path[:1] != [SRC]:
     sys.path.insert(0, SRC)
 _inherited = os.environ.get("PYTHONPATH", "")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pipeline import DVC_FILE, ROOT, load_params
 from pipeline.checks.seal import Seal
 from pipeline.cli import Parser, one_line, stop
-from pipeline.train import PATHS, prepare
+from pipeline.prepare import PATHS, prepare
 
 
 def main() -> None:

@@ -12,17 +12,10 @@ from pathlib import Path
 from pipeline import DVC_FILE, ROOT, stage
 from pipeline.checks.preflight import check_init, check_probes
 from pipeline.checks.seal import Seal
+from pipeline.prepare import PATHS, prepare
 from pipeline.preset import reference
 from reprogpt.config import Config
-from reprogpt.launch.run_dir import Paths, RunDir, runs_root
-from reprogpt.storage.files import sha256_of
-
-PATHS = Paths(tokens=str(ROOT / "data/tokens"), init=str(ROOT / "data/init"),
-              model=str(ROOT / "models/gpt"), csv=str(ROOT / "metrics/train.csv"),
-              json=str(ROOT / "metrics/train.json"), probes=str(ROOT / "metrics"),
-              hellaswag=str(ROOT / "data/hellaswag/hellaswag_val.jsonl"))
-LECTURE1 = ROOT / "src/reprogpt/model/lecture1"
-"""Models that are in a run's fingerprint, but no dep of stage train: see dvc.yaml."""
+from reprogpt.launch.run_dir import Paths
 
 
 def main() -> None:
@@ -46,20 +39,6 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
         launch(run, code)
     except TrainingFailed as failed:
         raise ValueError(failed) from None
-
-
-def prepare(cfg: Config, paths: Paths, code: Mapping[str, str]
-            ) -> tuple[RunDir, Mapping[str, str]]:
-    """The run of these params, data and code, and all of the code that is in its fingerprint."""
-    from reprogpt.launch.checkpoint_store import fetch
-
-    inputs = [Path(paths.tokens) / "manifest.json", *sorted(Path(paths.init).rglob("*"))]
-    contents = [(str(p.relative_to(ROOT)), sha256_of(p)) for p in inputs if p.is_file()]
-    if cfg.model.architecture != "gpt":
-        code = {**code, **{f"lecture1/{p.name}": sha256_of(p) for p in LECTURE1.glob("*.py")}}
-    fingerprint = cfg.fingerprint([*contents, *code.items()])
-    fetch(cfg.runtime.checkpoint_store, runs_root(ROOT) / (cfg.runtime.resume or fingerprint))
-    return RunDir.create(runs_root(ROOT), fingerprint, cfg, paths, contents), code
 
 
 if __name__ == "__main__":

@@ -221,8 +221,8 @@ def test_a_model_comes_without_its_pickles(hub, tmp_path):
             if model == "no/such":
                 assert "the Hub says" in got["error"]
             else:
-                assert got["files"] == ["config.json", "init_from.txt", "model.safetensors",
-                                        "vocab.json"]
+                assert got["files"] == ["SHA256SUMS", "config.json", "init_from.txt",
+                                        "model.safetensors", "vocab.json"]
     finally:
         for name in added:
             del hub.files[name]

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, port: int) -> str:
 def save(run: Path, step: int, name: str = "step") -> None:
     run.mkdir(parents=True, exist_ok=True)
     (run / "run.json").write_text("{}")
-    checkpoint.save(run, f"{name}_{step:06d}", {"step": step, "model": {}})
+    checkpoint.save(run, f"{name}_{step:06d}", state_of(step))
+
+
+def state_of(step: int) -> dict[str, Any]:
+    """All that Trainer saves, of a model without weights."""
+    return {"step": step, "model": {}, "optimizer": {}, "scaler": {}, "seconds": 1.0, "best": None,
+            "rows": [], "recent": [], "numerics": {},
+            "resolved": {"precision": "float32", "micro_batch": 1, "compile": False}}
 
 
 def copy(url: str, run: Path, step: int, best: int | None = None) -> None:
@@ -88,7 +96,7 @@ def test_another_machine_gets_the_newest(url: str, tmp_path: Path) -> None:
     assert sorted(stored(url, here)) == ["best_000004", "step_000004", "step_000006"]
     fetch(url, there)
     assert checkpoint_steps(there) == [6]
-    assert checkpoint.latest(there) == {"step": 6, "model": {}}
+    assert checkpoint.latest(there) == state_of(6)
     assert (there / "best_000004.pt").read_bytes() == (here / "best_000004.pt").read_bytes()
     assert (there / "run.json").read_text() == "{}"
     save(there, 8)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline.prepare
 import pipeline.train
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.launch import launcher
@@ -18,9 +19,9 @@ def test_lecture_1_is_in_the_fingerprint_of_its_own_models_alone(
 ) -> None:
     runs: list[RunDir] = []
     monkeypatch.setattr(launcher, "launch", lambda run, code: runs.append(run))
-    monkeypatch.setattr(pipeline.train, "runs_root", lambda root: tmp_path / "runs")
-    monkeypatch.setattr(pipeline.train, "ROOT", tmp_path)
-    monkeypatch.setattr(pipeline.train, "LECTURE1", tmp_path / "lecture1")
+    monkeypatch.setattr(pipeline.prepare, "runs_root", lambda root: tmp_path / "runs")
+    monkeypatch.setattr(pipeline.prepare, "ROOT", tmp_path)
+    monkeypatch.setattr(pipeline.prepare, "LECTURE1", tmp_path / "lecture1")
     shutil.copytree(ROOT / "src/reprogpt/model/lecture1", tmp_path / "lecture1")
     (tmp_path / "tokens").mkdir()
     (tmp_path / "tokens/manifest.json").write_text("{}")
