@@ -3,13 +3,13 @@
 
 from reprogpt.config.params import Config
 from reprogpt.config.recipe import ARCHITECTURES, BatchRampConfig, ModelConfig, TrainConfig
+from reprogpt.config.runtime import RuntimeConfig
 from reprogpt.config.sections import (
     CORPORA,
     CorpusConfig,
     DownloadConfig,
     EvaluateConfig,
     HubConfig,
-    RuntimeConfig,
     SampleConfig,
     SuitesConfig,
     TaskConfig,

@@ -14,10 +14,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from reprogpt.config.messages import explain
 from reprogpt.config.recipe import ModelConfig, TrainConfig
+from reprogpt.config.runtime import RuntimeConfig
 from reprogpt.config.sections import (
     DownloadConfig,
     EvaluateConfig,
-    RuntimeConfig,
     SampleConfig,
     Section,
     TokenizeConfig,
