@@ -121,7 +121,8 @@ def test_memory_stays_flat_over_20_gigabytes(tmp_path: Path) -> None:
             file.truncate(1024 + 2 * per_shard)
         shards.append(Shard(name, "train", per_shard, 1, "", crc32))
     write_manifest(tmp_path, Manifest(tuple(shards), {"train": Totals(1, 10**10, 1)},
-                                      {"n_vocab": 50257}, {}))
+                                      {"name": "gpt2", "n_vocab": 50257, "fingerprint": "x"},
+                                      {"name": "x", "revision": "0"}))
     loader = Loader(TokenStream(tmp_path, "train"), 64 * 1024, 1024, seed=7)
     loader.batch(0)
     before = _resident()

@@ -119,4 +119,4 @@ def test_a_missing_package_is_said_before_anything_runs(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"runtime\.tracker=trackio.*pip install trackio"):
-        preflight.check_machine(run_with(tmp_path, "trackio").config)
+        preflight.check_tracker(run_with(tmp_path, "trackio").config.runtime.tracker)

@@ -104,7 +104,8 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, context: Context, value_embed: Tensor | None = None) -> Tensor:
         """x (B, T, C), value_embed (B, T, kv_width) -> (B, T, C)"""
         B, T, C = x.shape
-        q, k, v = (part.view(B, T, -1, C // self.n_head)
+        D = C // self.n_head
+        q, k, v = (part.view(B, T, part.size(-1) // D, D)  # (B, T, heads, D)
                    for part in self.c_attn(x).split(self.widths, -1))
         if value_embed is not None:
             mix = self.value_mix

@@ -9,9 +9,10 @@ def summary(plan: dict[str, Any]) -> list[str]:
     memory, disk = (sum(plan[key].values()) for key in ("memory_bytes", "disk_bytes"))
     epochs = (f", {plan['epochs']:.4g} epochs of {'' if plan['counted'] else 'about '}"
               f"{human(plan['train_tokens'])}" if plan["epochs"] is not None else "")
-    limit = f" or {plan['max_seconds']:g} s of training" if plan["max_seconds"] else ""
+    length = (f"at most {plan['max_seconds']:g} s or" if plan["max_seconds"] else
+              f"{plan['steps']:,} steps,")
     return [f"plan of {plan['preset']}: {human(sum(plan['parameters'].values()))} parameters, "
-            f"{plan['steps']:,} steps{limit}, {human(plan['tokens'])} tokens{epochs}",
+            f"{length} {human(plan['tokens'])} tokens{epochs}",
             f"training {duration(plan['hours_on_one']['H200'])} on one H200 (make plan MEASURE=1: "
             f"here), {human(memory, 'B')} of GPU memory; disk {human(disk, 'B')}",
             *(f"warning: {text}" for text in plan["warnings"])]
