@@ -25,7 +25,7 @@ GRACE_SECONDS = 30.0
 """From SIGTERM to SIGKILL: time to save a checkpoint."""
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """glibc then asks for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md)."""
-SPIN_COUNT = "3000"
+SPIN_COUNT = "2000"
 """How often a waiting thread of libgomp looks before it sleeps. By default 300,000 times, during
 which it takes the core that another program, or the thread that it waits for, needs
 (benchmarks/README.md, "Threads that wait")."""
