@@ -139,32 +139,20 @@ def test_sigterm_and_sigint(folder: Path, one: Straight, name: str, number: int,
     trial(f"{what} at a random moment", f"{gone}; {finishes(project, one)}")
 
 
-@pytest.mark.parametrize("number", range(8))
-def test_dvc_killed_as_a_stage_starts(folder: Path, one: Straight, number: int,
-                                      trial: Trial) -> None:
-    """Within 0.3 s of the start of the stage train, before it can tie itself to its parent."""
+@pytest.mark.parametrize(("what", "command", "number", "last"), [
+    *(("the stage train", "-m pipeline.train", number, 7) for number in range(8)),
+    *(("the training process", TRAINER, number, 3) for number in range(4))])
+def test_dvc_killed_as_a_process_starts(folder: Path, one: Straight, what: str, command: str,
+                                        number: int, last: int, trial: Trial) -> None:
+    """Within 0.3 s of its start, before it can tie itself to its parent."""
     project = projects.fresh(one.untouched, folder)
     child = start(project, "dvc", "repro")
-    wait_for(lambda: those(project, "-m pipeline.train"), "the stage train")
-    time.sleep(0.3 * number / 7)
+    wait_for(lambda: those(project, command), what)
+    time.sleep(0.3 * number / last)
     child.kill()
     child.wait()
     gone = ended(project)
-    trial("SIGKILL of dvc within 0.3 s of the start of the stage train",
-          f"{gone}; {finishes(project, one)}")
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_dvc_killed_as_the_trainer_starts(folder: Path, one: Straight, number: int,
-                                          trial: Trial) -> None:
-    project = projects.fresh(one.untouched, folder)
-    child = start(project, "dvc", "repro")
-    wait_for(lambda: those(project, TRAINER), "the training process")
-    time.sleep(0.3 * number / 3)
-    child.kill()
-    child.wait()
-    gone = ended(project)
-    trial("SIGKILL of dvc within 0.3 s of the start of the training process",
+    trial(f"SIGKILL of dvc within 0.3 s of the start of {what}",
           f"{gone}; {finishes(project, one)}")
 
 

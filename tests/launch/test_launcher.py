@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,19 +36,6 @@ from tests.tiny_runs import (
 pytestmark = pytest.mark.timeout(900)  # starting takes minutes on a machine that is busy
 LONG = {"max_steps": 150, "batch_tokens": 12 * 16, "eval_interval": 100}
 """Some seconds of training: time enough to be killed in."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_running(tmp_path: Path) -> Iterator[None]:
-    """A test that fails must not leave a training behind that the tests after it compete with."""
-    yield
-    for pid in members_in(tmp_path):
-        os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
 def members(run: RunDir) -> list[int]:

@@ -1,12 +1,9 @@
 """Several nodes of one run, on this machine: they meet, compare and train as one process does."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +13,14 @@ from reprogpt.launch.network import Rendezvous, listen
 from reprogpt.launch.nodes import SECRET, Nodes, connect, difference, facts, secret_of
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.signals import StopSignals
-from tests.tiny_runs import join, launch, make_run, members_in, read_csv, write_tokens
+from tests.tiny_runs import join, launch, make_run, read_csv
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SECRET, "of this test")
-    yield
-    for pid in members_in(tmp_path):
-        os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
 def free_port() -> int:
