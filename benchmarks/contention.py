@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from benchmarks.machine import heading, write
 from benchmarks.processes import tokens_per_second, write_tokens
-from reprogpt.launch.group import SPIN_COUNT
+from reprogpt.runtime.contention import SPIN_COUNT
 from reprogpt.runtime.workers import usable_cores
 
 SIZES = {

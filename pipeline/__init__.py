@@ -29,7 +29,10 @@ if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
 from pipeline.cli import FULL, STOPPED, first_line, refuse_arguments, require, stop  # noqa: E402
+from reprogpt.runtime.contention import bound_spinning  # noqa: E402
 from reprogpt.runtime.signals import die_with_parent  # noqa: E402
+
+bound_spinning(os.environ)
 
 if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is killed
     parent = os.getppid()

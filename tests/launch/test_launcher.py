@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch.group import HUGE_PAGES, SPIN_COUNT, environment, processes
+from reprogpt.launch.group import HUGE_PAGES, environment, processes
 from reprogpt.launch.launcher import launch as start
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.training import checkpoint
@@ -333,17 +333,6 @@ def test_huge_pages_are_asked_for_unless_the_user_says_otherwise(
     assert HUGE_PAGES.items() <= environment(1).items()
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     assert environment(1)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=0"
-
-
-def test_threads_spin_briefly_unless_the_user_says_otherwise(
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    assert environment(1)["GOMP_SPINCOUNT"] == SPIN_COUNT
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert "GOMP_SPINCOUNT" not in environment(1)
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    assert environment(1)["GOMP_SPINCOUNT"] == "7"
 
 
 if __name__ == "__main__":

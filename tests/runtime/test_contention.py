@@ -8,12 +8,12 @@ import time
 import pytest
 
 from reprogpt.runtime import contention
-from reprogpt.runtime.contention import ProcessorWait
+from reprogpt.runtime.contention import SPIN_COUNT, ProcessorWait, bound_spinning
 from tests.conftest import ROOT
 
 WORK = """
 import os, sys, time
-from reprogpt.runtime.contention import ProcessorWait
+from reprogpt.runtime.contention import SPIN_COUNT, ProcessorWait, bound_spinning
 os.sched_setaffinity(0, {int(sys.argv[1])})
 waiting = ProcessorWait()
 end = time.monotonic() + 1.5
@@ -56,3 +56,22 @@ def test_it_says_so_once_in_a_while(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(contention, "SECONDS_BETWEEN", 0.0)
     waiting.tell(1700.0)
     assert "1,700" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("user", "expected"), [
+    ({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_threads_spin_briefly_unless_the_user_says_otherwise(user: dict[str, str],
+                                                             expected: str | None) -> None:
+    bound_spinning(user)
+    assert user.get("GOMP_SPINCOUNT") == expected
+
+
+def test_it_holds_for_every_stage_and_training_process() -> None:
+    code = ("import os, sys, pipeline\n"
+            "from reprogpt.launch.group import environment\n"
+            "print(os.environ['GOMP_SPINCOUNT'], environment(1)['GOMP_SPINCOUNT'])\n"
+            "assert 'torch' not in sys.modules")
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, text=True,
+                           capture_output=True, check=True).stdout
+    assert shown.split() == [SPIN_COUNT] * 2

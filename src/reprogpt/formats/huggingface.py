@@ -32,7 +32,7 @@ from reprogpt.formats.gpt2_names import (
     to_gpt2,
 )
 from reprogpt.model.gpt import GPT
-from reprogpt.model.registry import build_model
+from reprogpt.model.registry import build_model, model_shapes
 from reprogpt.storage.files import check_sums, naming, temporary_folder, write_sums
 from reprogpt.tokens.tokenizers import load_tokenizer
 
@@ -100,8 +100,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[GPT, M
     if weights.cfg.n_layer > max(1000, len(weights.tensors)):  # 1000 cost a second to lay out
         raise ValueError(f"{folder}/config.json: n_layer={weights.cfg.n_layer}, but the file has "
                          f"only {len(weights.tensors)} tensors; {AGAIN}")
-    with torch.device("meta"):  # takes no memory, whatever config.json says
-        _check_tensors(build_model(weights.cfg, weights.vocab_size), weights)
+    _check_tensors(model_shapes(weights.cfg, weights.vocab_size), weights)
     model = build_model(weights.cfg, weights.vocab_size)
     load_weights(model, weights)
     return model.to(device).eval(), weights.cfg

@@ -18,6 +18,7 @@ from reprogpt.config import RuntimeConfig
 from reprogpt.launch import network
 from reprogpt.launch.nodes import Node
 from reprogpt.launch.run_dir import RunDir
+from reprogpt.runtime.contention import bound_spinning
 from reprogpt.runtime.signals import StopSignals, die_with_parent
 from reprogpt.runtime.workers import usable_cores, visible_gpus
 
@@ -25,10 +26,6 @@ GRACE_SECONDS = 30.0
 """From SIGTERM to SIGKILL: time to save a checkpoint."""
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """glibc then asks for pages of 2 MB: a step at 124M on a CPU takes 3 to 5% less (docs/speed.md)."""
-SPIN_COUNT = "2000"
-"""How often a waiting thread of libgomp looks before it sleeps. By default 300,000 times, during
-which it takes the core that another program, or the thread that it waits for, needs
-(benchmarks/README.md, "Threads that wait")."""
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
@@ -134,8 +131,7 @@ def environment(count: int, deterministic: bool = False) -> dict[str, str]:
     source = str(Path(reprogpt.__file__).parents[1])
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (source, env.get("PYTHONPATH"))))
     env.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
-    if "OMP_WAIT_POLICY" not in env:
-        env.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    bound_spinning(env)
     env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if deterministic:
         env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

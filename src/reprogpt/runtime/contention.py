@@ -1,7 +1,8 @@
-"""Whether other programs take the processor from this one: the time that its threads wait."""
+"""Other programs on the same cores: threads that do not spin, and the time that they wait."""
 
 import sys
 import time
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,6 +10,17 @@ from tqdm import tqdm
 NOTABLE = 0.2
 """Share of the time waited from which a run says so: an idle machine shows below 0.02."""
 SECONDS_BETWEEN = 60.0
+SPIN_COUNT = "2000"
+"""How often a waiting thread of libgomp looks before it sleeps. By default 300,000 times, during
+which it takes the core that another program, or the thread that it waits for, needs
+(benchmarks/README.md, "Threads that wait")."""
+
+
+def bound_spinning(env: MutableMapping[str, str]) -> None:
+    """Sets the spin count in ``env``, where torch's threads find it when torch is first imported.
+    What the user has set stays."""
+    if "OMP_WAIT_POLICY" not in env:
+        env.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 class ProcessorWait:

@@ -8,12 +8,11 @@ import os
 import shutil
 from typing import Any
 
-import torch
 from torch import nn
 
 from reprogpt.config import Config, CorpusConfig, TaskConfig
 from reprogpt.data.arithmetic import longest
-from reprogpt.model.registry import build_model
+from reprogpt.model.registry import model_shapes
 from reprogpt.runtime.device import PEAK_FLOPS
 from reprogpt.runtime.workers import usable_cores
 from reprogpt.tokens.manifest import Manifest
@@ -46,8 +45,7 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
     vocab = (int(manifest.tokenizer["n_vocab"]) if manifest else
              {"gpt2": GPT2_VOCAB, "char": CHAR_VOCAB, "bpe": (cfg.tokenize.vocab_size or 0) + 1}[
                  cfg.tokenize.encoding])
-    with torch.device("meta"):  # shapes without memory: no model is too large
-        model = build_model(cfg.model, vocab)
+    model = model_shapes(cfg.model, vocab)
     parameters = parameters_by_part(model, vocab)
     flops = flops_by_part(parameters, model.flops_per_token(T), vocab * cfg.model.n_embd)
     tokens = batch_sizes(train, T).before(train.max_steps) * T
