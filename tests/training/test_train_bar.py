@@ -15,13 +15,13 @@ def rows_of(bar: TrainBar, log: MetricsLog, steps: int, eval_interval: int) -> N
         row = dict.fromkeys(COLUMNS, math.nan) | {"step": step, "train_loss": 10.0 - step}
         row["tokens_per_second"] = 4100.4
         log.write(row | ({"val_loss": 10.5 - step} if step % eval_interval == 0 else {}))
-        bar.update(step, steps, 0.43)
+        bar.update(step, steps)
     bar.close()
 
 
 def test_a_log_gets_a_line_for_each_validation(capsys: pytest.CaptureFixture[str]) -> None:
     log = MetricsLog(None, [])
-    rows_of(TrainBar(log, 0, shown=True), log, 6, eval_interval=3)
+    rows_of(TrainBar(log, lambda speed: 0.43, shown=True), log, 6, eval_interval=3)
     text = capsys.readouterr().err
     assert "\r" not in text
     assert text.splitlines() == [
@@ -41,7 +41,7 @@ def test_after_a_minute_without_a_validation_there_is_a_line(
     monkeypatch.setattr("tqdm.std.time", tick)
     monkeypatch.setattr(train_bar.time, "perf_counter", lambda: now[0])
     log = MetricsLog(None, [])
-    rows_of(TrainBar(log, 0, shown=True), log, 36, eval_interval=1000)
+    rows_of(TrainBar(log, lambda speed: 0.43, shown=True), log, 36, eval_interval=1000)
     lines = capsys.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 4
     assert "val" not in lines[0]
@@ -49,7 +49,7 @@ def test_after_a_minute_without_a_validation_there_is_a_line(
 
 def test_other_ranks_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     log = MetricsLog(None, [])
-    rows_of(TrainBar(log, 0, shown=False), log, 2, eval_interval=1)
+    rows_of(TrainBar(log, lambda speed: 0.43, shown=False), log, 2, eval_interval=1)
     assert capsys.readouterr().err == ""
 
 
@@ -59,7 +59,7 @@ def test_a_terminal_gets_one_line_of_at_most_100_columns(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
     log = MetricsLog(None, [])
-    rows_of(TrainBar(log, 0, shown=True), log, 3, eval_interval=1)
+    rows_of(TrainBar(log, lambda speed: 0.43, shown=True), log, 3, eval_interval=1)
     last = capsys.readouterr().err.rstrip().split("\r")[-1]
     assert "train 100%|" in last
     assert "val 7.500" in last

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from reprogpt.launch.run_dir import checkpoint_steps
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import replacing, sha256_of, write_bytes
 from reprogpt.training.metrics_log import COLUMNS
+from reprogpt.training.sharding import load_model_state, load_optimizer_state
 
 steps = checkpoint_steps
 
@@ -48,9 +49,16 @@ class _State(_Part):
     seconds: float
     best: _Best | None
     rows: list[dict[Literal[COLUMNS], float]]  # type: ignore[valid-type]
+    probes: list[dict[str, Any]] = []
     recent: list[float]
     resolved: _Resolved
     numerics: dict[str, str]
+
+
+def new_state() -> dict[str, Any]:
+    """The part of the state that a run has before its first step."""
+    return {"step": 0, "seconds": 0.0, "best": None, "rows": [], "probes": [], "recent": [],
+            "resolved": {}}
 
 
 def save(run: Path, name: str, state: dict[str, Any]) -> Path:
@@ -137,8 +145,39 @@ def _checked(state: dict[str, Any], path: Path, step: int) -> dict[str, Any]:
     return state
 
 
+def load_into(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+              state: dict[str, Any], run: Path) -> None:
+    """Loads a checkpoint of ``run``. Raises ValueError when it is that of another model."""
+    with _restoring(run / f"step_{state['step']:06d}.pt"):
+        load_model_state(model, state["model"])
+        load_optimizer_state(optimizer, state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+
+
+def load_best(model: nn.Module, run: Path, step: int) -> None:
+    """Loads the weights that train.keep=best kept after ``step``. Raises ValueError."""
+    path = run / f"best_{step:06d}.pt"
+    try:
+        weights = load(path)["model"]
+        with _restoring(path):
+            model.load_state_dict(weights)
+    except ValueError as error:
+        raise ValueError(f"{error}; it was the best model: remove {run} to train anew") from None
+
+
+def announce(state: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    """Says that the run continues, and what changes its last bits from now on; ``now``: numerics
+    and resolved params."""
+    print(f"continuing run {run.name} from step {state['step']}", file=sys.stderr)
+    was = state["numerics"] | state["resolved"]
+    changed = [f"{k} {was[k]} -> {now[k]}" for k in was.keys() & now if was[k] != now[k]]
+    if changed:
+        print("this continuation is no longer bit-identical to an uninterrupted run: "
+              + ", ".join(changed), file=sys.stderr)
+
+
 @contextmanager
-def restoring(path: Path) -> Iterator[None]:
+def _restoring(path: Path) -> Iterator[None]:
     """Names the checkpoint in what its body raises when the state is that of another model."""
     try:
         yield

@@ -60,6 +60,12 @@ class MetricsLog:
         for follow in self._followers:
             follow(row)
 
+    def speed(self, tokens: int, seconds: float) -> float:
+        """Tokens a second since the last row, with ``tokens`` and ``seconds`` so far; nan in the
+        first one."""
+        return ((tokens - self.rows[-1]["tokens"]) / (seconds - self.rows[-1]["seconds"])
+                if self.rows else math.nan)
+
     def close(self) -> None:
         """Ends what a tracker keeps open."""
         for follower in self._followers:
@@ -135,34 +141,23 @@ def write_metrics(path: Path, values: dict[str, Any]) -> None:
 
 
 class Clock:
-    """A stopwatch that first waits until the device has finished its work; from ``seconds`` on."""
+    """A stopwatch, from ``seconds`` on, that can be stopped. Reading it first waits until the
+    device has finished its work."""
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        self._device, self.seconds = device, seconds
-        self.start()
+        self._device = device
+        self._began = self._now() - seconds
 
-    def start(self) -> None:
-        """Begins a lap; time since the last lap is not counted."""
-        self._since = self._now()
-
-    def lap(self) -> float:
-        """Ends the lap, adds it to ``seconds`` and returns it; the next one begins."""
-        now = self._now()
-        elapsed, self._since = now - self._since, now
-        self.seconds += elapsed
-        return elapsed
-
-    @property
-    def total(self) -> float:
-        """All seconds so far, the present lap included."""
-        return self.seconds + self._now() - self._since
+    def seconds(self) -> float:
+        """All seconds so far."""
+        return self._now() - self._began
 
     @contextmanager
     def stopped(self) -> Iterator[float]:
-        """Does not count the body's time. Yields all seconds so far, the present lap included."""
-        began = self._now()
-        yield self.seconds + began - self._since
-        self._since += self._now() - began
+        """Does not count the body's time. Yields all seconds so far."""
+        at = self._now()
+        yield at - self._began
+        self._began += self._now() - at
 
     def _now(self) -> float:
         synchronize(self._device)
