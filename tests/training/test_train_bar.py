@@ -5,9 +5,16 @@ import sys
 
 import pytest
 
+from reprogpt.runtime import contention
 from reprogpt.training import train_bar
 from reprogpt.training.metrics_log import COLUMNS, MetricsLog
 from reprogpt.training.train_bar import TrainBar
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other program takes the processor."""
+    monkeypatch.setattr(contention, "_waited", dict)
 
 
 def rows_of(bar: TrainBar, log: MetricsLog, steps: int, eval_interval: int) -> None:
@@ -64,3 +71,20 @@ def test_a_terminal_gets_one_line_of_at_most_100_columns(
     assert "train 100%|" in last
     assert "val 7.500" in last
     assert len(last) <= 100
+
+
+def test_the_time_left_is_judged_by_the_steps_after_the_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one compiles for a minute."""
+    now = [60.0]
+    monkeypatch.setattr(train_bar.time, "perf_counter", lambda: now[0])
+    log = MetricsLog(None, [])
+    bar = TrainBar(log, lambda speed: None, shown=True)
+    for step in (1, 2, 3):
+        log.write(dict.fromkeys(COLUMNS, math.nan) | {"step": step, "val_loss": 1.0})
+        bar.update(step, 13)
+        now[0] += 2.0
+    assert capsys.readouterr().err.splitlines() == [
+        "train: step 1/13, val 1.000", "train: step 2/13, val 1.000, 00:22 left",
+        "train: step 3/13, val 1.000, 00:20 left"]

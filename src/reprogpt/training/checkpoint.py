@@ -90,8 +90,6 @@ def load(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # torch.load raises a dozen kinds for what it did not write
         raise ValueError(f"{path}: is no checkpoint ({type(error).__name__})") from None
-    if not isinstance(state, dict) or "model" not in state:
-        raise ValueError(f"{path}: is no checkpoint: it has no model")
     return state
 
 
@@ -158,9 +156,9 @@ def load_best(model: nn.Module, run: Path, step: int) -> None:
     """Loads the weights that train.keep=best kept after ``step``. Raises ValueError."""
     path = run / f"best_{step:06d}.pt"
     try:
-        weights = load(path)["model"]
+        state = load(path)
         with _restoring(path):
-            model.load_state_dict(weights)
+            model.load_state_dict(state["model"])
     except ValueError as error:
         raise ValueError(f"{error}; it was the best model: remove {run} to train anew") from None
 

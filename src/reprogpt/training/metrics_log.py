@@ -4,7 +4,6 @@ The rows are part of the checkpoint, and the file is rebuilt from them on resume
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,14 +48,13 @@ class MetricsLog:
                  followers: Sequence[Callable[[Row], None]] = ()) -> None:
         """Writes the ``rows`` so far; with ``path`` None (ranks above 0) they stay in memory.
         ``followers`` get every row that is written from now on."""
-        self.rows, self._followers = rows, followers
-        self._file = CsvFile(path, COLUMNS)
-        for row in rows:
-            self._file.write(row)
+        self.rows = rows
+        self._followers: list[Callable[[Row], None]] = [*followers]
+        if path:
+            self._followers.append(CsvFile(path, COLUMNS, rows))
 
     def write(self, row: Row) -> None:
         self.rows.append(row)
-        self._file.write(row)
         for follow in self._followers:
             follow(row)
 
@@ -97,9 +95,9 @@ class LossPlot:
             self._losses.append(row["train_loss"])
         last = self._losses[-min(SMOOTHED, 1 + len(self._losses) // 4):]
         low, high = self._band(int(row["step"]))
-        self._file.write({"step": row["step"], "val_loss": row["val_loss"],
-                          "train_loss": sum(last) / len(last) if last else math.nan,
-                          "reference_low": low, "reference_high": high})
+        self._file({"step": row["step"], "val_loss": row["val_loss"],
+                    "train_loss": sum(last) / len(last) if last else math.nan,
+                    "reference_low": low, "reference_high": high})
 
 
 class BandWatch:
@@ -116,18 +114,19 @@ class BandWatch:
 
 
 class CsvFile:
-    """A CSV file of numbers, flushed line by line. ``path`` None: nothing is written."""
+    """A CSV file of numbers, flushed line by line; it begins with the ``rows`` so far."""
 
-    def __init__(self, path: Path | None, columns: Sequence[str]) -> None:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
-        self._columns, self._path = columns, path or Path(os.devnull)
-        self._file = self._path.open("w", encoding="utf-8", buffering=1)
-        with naming(self._path):
+    def __init__(self, path: Path, columns: Sequence[str], rows: Iterable[Row] = ()) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
+        self._columns, self._path = columns, path
+        self._file = path.open("w", encoding="utf-8", buffering=1)
+        with naming(path):
             self._file.write(",".join(columns) + "\n")
+        for row in rows:
+            self(row)
 
-    def write(self, row: Row) -> None:
+    def __call__(self, row: Row) -> None:
         values = (row[column] for column in self._columns)
         with naming(self._path):
             self._file.write(",".join(str(v) if isinstance(v, int) else f"{v:.8g}"

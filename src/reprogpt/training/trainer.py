@@ -64,7 +64,7 @@ class Trainer:
         tokenizer = shard_tokenizer(tokens, read_manifest(tokens).tokenizer)
 
         restored = checkpoint.restore(run.path, process)
-        state = restored or checkpoint.new_state()
+        state = checkpoint.new_state() | (restored or {})
         self.step: int = state["step"]  # updates done
         self.best: dict[str, Any] | None = state["best"]  # of train.keep=best: loss, step
         set_determinism(train.deterministic, train.precision)
