@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from reprogpt.launch.run_dir import checkpoint_steps
@@ -24,34 +24,22 @@ from reprogpt.training.sharding import load_model_state, load_optimizer_state
 steps = checkpoint_steps
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
-
-
-class _Best(_Part):
-    loss: float
-    step: int
-
-
-class _Resolved(_Part):
-    precision: str
-    micro_batch: int
-    compile: bool
-
-
-class _State(_Part):
+class _State(BaseModel):
     """What Trainer saves after a step."""
 
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     seconds: float
-    best: _Best | None
-    rows: list[dict[Literal[COLUMNS], float]]  # type: ignore[valid-type]
+    best: Annotated[dict[Literal["loss", "step"], float], Field(min_length=2)] | None
+    rows: list[Annotated[dict[Literal[COLUMNS], float],  # type: ignore[valid-type]
+                         Field(min_length=len(COLUMNS))]]
     probes: list[dict[str, Any]] = []
     recent: list[float]
-    resolved: _Resolved
+    resolved: Annotated[dict[Literal["precision", "micro_batch", "compile"], str | int | bool],
+                        Field(min_length=3)]
     numerics: dict[str, str]
 
 
@@ -138,8 +126,8 @@ def _checked(state: dict[str, Any], path: Path, step: int) -> dict[str, Any]:
         problem = error.errors()[0]
         raise ValueError(f"{path}: is no checkpoint of a step ({'.'.join(map(str, problem['loc']))}"
                          f": {problem['msg']})") from None
-    if found.step != step or any(row.keys() != set(COLUMNS) for row in found.rows):
-        raise ValueError(f"{path}: is the checkpoint of another step, {found.step}, or program")
+    if found.step != step:
+        raise ValueError(f"{path}: is the checkpoint of another step, {found.step}")
     return state
 
 

@@ -24,32 +24,28 @@ def main() -> int:
         with process_group(run.config.runtime.device, run.config.runtime.timeout) as process:
             trainer = Trainer(run, process)
             trainer.run()
+        return 0
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 75  # EX_TEMPFAIL: try again
     except ValueError as error:
-        return fail_for_good(run, str(error))
+        reason = str(error)
     except OSError as error:
-        return fail_for_good(run, unwritable(error, str(run.path)))
+        reason = unwritable(error, str(run.path))
     except RuntimeError as error:
         what = str(error).partition("\n")[0]
         if out_of_memory(error):
             micro_batch = trainer.wrapped.micro_batch if trainer else run.config.runtime.micro_batch
-            return fail_for_good(run, "out of memory: a smaller runtime.micro_batch, which was "
-                                      f"{micro_batch}, changes no result; or lower the model's "
-                                      f"size ({what[:120]})")
-        if trainer is not None:
+            reason = (f"out of memory: a smaller runtime.micro_batch, which was {micro_batch}, "
+                      f"changes no result; or lower the model's size ({what[:120]})")
+        elif trainer is None:
+            traceback.print_exc()
+            reason = ("training could not start, the traceback is above: "
+                      f"{type(error).__name__}: {what}")
+        else:
             raise
-        traceback.print_exc()
-        return fail_for_good(run, "training could not start, the traceback is above: "
-                                  f"{type(error).__name__}: {what}")
-    return 0
-
-
-def fail_for_good(run: RunDir, reason: str) -> int:
-    """Records why another try is no use, so that the launcher makes none. Returns 1."""
     try:
-        run.failure.write_text(reason, encoding="utf-8")
+        run.failure.write_text(reason, encoding="utf-8")  # so that the launcher makes no other try
     except OSError:  # a full disk may still hold an empty file
         print(reason, file=sys.stderr)
     return 1

@@ -29,15 +29,13 @@ def unsharded(value: Tensor) -> Tensor:
 
 
 def gather(value: Any, process: Process) -> Any:
-    """``value`` (a tensor, or dicts and lists of them) with sharded tensors in full, on the first
+    """``value`` (a tensor, or dicts of them) with sharded tensors in full, on the first
     process's CPU, and None in their place elsewhere. A collective; gathers a tensor at a time."""
     if hasattr(value, "full_tensor"):
         full = value.full_tensor()
         return full.cpu() if process.is_first else None
     if isinstance(value, dict):
         return {k: gather(v, process) for k, v in value.items()}
-    if isinstance(value, list):
-        return [gather(v, process) for v in value]
     return value
 
 
