@@ -15,13 +15,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from reprogpt.launch.run_dir import checkpoint_steps
+from reprogpt.launch.run_dir import checkpoint_steps as steps
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import replacing, sha256_of, write_bytes
 from reprogpt.training.metrics_log import COLUMNS
 from reprogpt.training.sharding import load_model_state, load_optimizer_state
-
-steps = checkpoint_steps
 
 
 class _State(BaseModel):
