@@ -16,11 +16,6 @@ from reprogpt.training.loader import Loader
 from tests.tiny_runs import write_tokens
 
 
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
-
-
 def starts_of(loader: Loader, step: int, rows: range | None = None) -> np.ndarray:
     """Where in the stream each of the step's rows starts."""
     (_, at, starts), = loader.places(step, rows)
