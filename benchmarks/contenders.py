@@ -158,7 +158,7 @@ def ours(size: Size, device: torch.device, checkout: str, compiled: bool = False
     model = build_model(cfg.model, size.vocab_size)
     model.init_weights(torch.Generator().manual_seed(0))
     resolved = {"precision": precision, "micro_batch": size.rows, "compile": compiled}
-    wrapped = WrappedModel(model, Process(0, 1, device), cfg.seed, resolved)
+    wrapped = WrappedModel(model, Process(0, 1, device), cfg, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     idx, targets = (x.repeat(size.micro_steps, 1) for x in batch(size, device))
     data = Batch(idx, targets, torch.arange(len(idx), device=device), size.tokens)

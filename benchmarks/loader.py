@@ -35,7 +35,8 @@ def write_tokens(folder: Path, tokens: int) -> None:
     shard = write_shard(folder / "train_000000.bin", "train", [ids], tokens, documents=1)
     totals = {"train": Totals(documents=1, tokens=tokens, bytes=tokens)}
     write_manifest(folder, Manifest(shards=(shard,), totals=totals,
-                                    tokenizer={"name": "gpt2", "n_vocab": 50257}, corpus={}))
+                                    tokenizer={"name": "gpt2", "n_vocab": 50257,
+                                               "fingerprint": "none"}, corpus={}))
 
 
 def memmap_batch(path: Path, B: int, T: int) -> Callable[[int], Any]:

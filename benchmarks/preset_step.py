@@ -83,7 +83,7 @@ def measure(cfg: Config, name: str, tokens: Path, device: torch.device, steps: i
                     cfg.seed, cfg.train.order)
     start, process = time.perf_counter(), Process(0, 1, device)
     model = initial_model(cfg, Paths(str(tokens), init="", model="", csv="", json=""))
-    wrapped = WrappedModel(model, process, cfg.seed, resolve_auto(cfg, process, {}))
+    wrapped = WrappedModel(model, process, cfg, resolve_auto(cfg, process, {}))
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     warm_up(wrapped, loader, optimizer)
     synchronize(device)

@@ -86,7 +86,7 @@ def preset_run(tokens: Path, name: str, changes: dict[str, Any], device: torch.d
                     cfg.seed, cfg.train.order)
     rows = max(1, min(loader.sizes.full, 131072 // cfg.model.block_size))
     resolved = {"precision": precision, "micro_batch": rows, "compile": device.type == "cuda"}
-    wrapped = WrappedModel(model, process, cfg.seed, resolved)
+    wrapped = WrappedModel(model, process, cfg, resolved)
     optimizer, scaler = build_optimizer(model, cfg.train), torch.amp.GradScaler(enabled=False)
     held_out = TokenStream(tokens, "val")
 

@@ -96,7 +96,7 @@ class Absent(importlib.abc.MetaPathFinder):
         if name.split(".")[0] in {HEAVY | {'yaml'}!r}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
-import reprogpt.training.trainer, reprogpt.launch.launcher
+import reprogpt.training.process, reprogpt.launch.launcher
 import reprogpt.evaluation.report, reprogpt.generation.samples
 """
     done = run("python", "-c", script, cwd=ROOT, PYTHONPATH="src")

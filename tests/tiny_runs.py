@@ -159,6 +159,11 @@ def read_csv(run: RunDir) -> list[Row]:
     return [dict(zip(COLUMNS, map(float, line.split(",")))) for line in lines]
 
 
+def losses(run: RunDir) -> list[float]:
+    """The training loss of every step."""
+    return [row["train_loss"] for row in read_csv(run) if row["step"] > 0]
+
+
 def without_times(rows: list[Row]) -> list[str]:
     """Rows as text, less the columns that a clock decides."""
     return [str({k: v for k, v in row.items() if k not in ("seconds", "tokens_per_second")})

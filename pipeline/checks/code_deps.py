@@ -3,7 +3,7 @@
     python -m pipeline.checks.code_deps          where the code deps in dvc.yaml differ from it
     python -m pipeline.checks.code_deps --write  corrects them: FILES
 
-Imports inside functions count, and so do modules started by name ("reprogpt.training.trainer"
+Imports inside functions count, and so do modules started by name ("reprogpt.training.process"
 given to `python -m`). Imports by a name that is put together at run time do not: so a GPT does not
 depend on lecture 1's models (model/registry.py).
 """
@@ -28,6 +28,7 @@ EXEMPT = {
     "src/reprogpt/runtime/workers.py": "spreads jobs over cores; each job does the same",
     "src/reprogpt/runtime/progress.py": "shows what is done, and changes no result",
     "src/reprogpt/evaluation/reference_band.py": "compares results with expected ones",
+    "src/reprogpt/training/process.py": "starts a training, and words its errors",
     "src/reprogpt/training/train_bar.py": "shows what is done, and changes no result",
     "src/reprogpt/training/tracker.py": "hands rows of metrics/train.csv on",
     "src/reprogpt/runtime/signals.py": "stops a run; a resumed run has the same weights",

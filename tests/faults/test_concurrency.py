@@ -16,7 +16,7 @@ from tests.faults import projects
 from tests.faults.conftest import Trial
 from tests.faults.projects import environment, start, those, wait_for
 
-TRAINER = "reprogpt.training.trainer"
+TRAINER = "reprogpt.training.process"
 TEXTS = [f"{number} " + " ".join(projects.WORDS[number % 7:]) * 3 for number in range(60)]
 
 

@@ -16,7 +16,7 @@ from tests.faults.conftest import Trial
 from tests.faults.projects import at_work, files_of, said, start, those, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
-TRAINER = "reprogpt.training.trainer"
+TRAINER = "reprogpt.training.process"
 SEED = random.randrange(1000)
 SAME = "the next `dvc repro` finished with the straight run's weights and files"
 

@@ -46,7 +46,7 @@ def members(run: RunDir) -> list[int]:
 def workers(run: RunDir) -> list[int]:
     """The training processes among them."""
     return [pid for pid in members(run)
-            if "reprogpt.training.trainer" in Path(f"/proc/{pid}/cmdline").read_text()]
+            if "reprogpt.training.process" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def wait_for(condition: object, what: str, seconds: float = 240) -> None:

@@ -16,11 +16,6 @@ from reprogpt.training.loader import Loader
 from tests.tiny_runs import write_tokens
 
 
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
-
-
 def starts_of(loader: Loader, step: int, rows: range | None = None) -> np.ndarray:
     """Where in the stream each of the step's rows starts."""
     (_, at, starts), = loader.places(step, rows)
@@ -39,7 +34,7 @@ def test_every_window_of_an_epoch_exactly_once(tokens: Path, order: str) -> None
         assert (np.diff(mine) == 16).all(), "windows overlap or leave gaps"
         assert 0 <= mine[0] < 32
         assert mine[-1] + 16 < 6000
-    assert loader.unused_tokens == 6000 - 16 * windows
+    assert loader.counts(0)["unused_tokens"] == 6000 - 16 * windows
 
 
 def test_offsets_are_drawn_anew_each_epoch(tokens: Path) -> None:

@@ -20,15 +20,9 @@ from tests.tiny_runs import (
     train,
     weights,
     without_times,
-    write_tokens,
 )
 
 TIMED = {"max_steps": 1000, "max_seconds": 10.0}
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
 def train_by_steps(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

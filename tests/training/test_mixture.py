@@ -61,7 +61,7 @@ def test_a_corpuss_own_rows_are_numbered_on_however_they_are_asked_for() -> None
             assert number == seen[name], "a row was left out or taken twice"
             seen[name] += len(at)
         first += count
-        assert all(mixture.count(name, first) == seen[name] for name in WEIGHTS)
+        assert mixture.counts(first) == {name: seen[name] for name in WEIGHTS}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_every_window_of_a_corpus_once_before_it_repeats(tokens: Path) -> None:
         for epoch in range(len(seen[name]) // n):
             assert len(set(seen[name][epoch * n:(epoch + 1) * n])) == n
     assert len(seen["prose"]) >= loader.corpora["prose"].per_epoch, "none was seen to repeat"
-    counts = loader.by_corpus(120)
+    counts = loader.counts(120)["mix"]
     assert {name: part["tokens"] // 16 for name, part in counts.items()} == {
         name: len(starts) for name, starts in seen.items()}
     assert counts["prose"]["epochs"] == pytest.approx(

@@ -1,7 +1,9 @@
 """HellaSwag and samples during training, and how they resume."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ import torch
 from reprogpt.config import SampleConfig, TrainConfig
 from reprogpt.errors import ConfigError
 from reprogpt.formats import huggingface as hf
+from reprogpt.launch.run_dir import Paths, RunDir
+from reprogpt.model.gpt import GPT
 from reprogpt.training.periodic_eval import Probes
 from tests.small_project import ALONE, TOKENIZER, trained_project
 
@@ -33,21 +37,25 @@ TRAIN = {"max_steps": 10, "batch_tokens": 64, "lr": 1e-3, "min_lr": 0.0, "warmup
          "keep": "last", "deterministic": True}
 
 
-def probes(root: Path, step: int, sample=None, **changes) -> Probes:
+def probes(root: Path, records: Sequence[dict[str, Any]] = (), sample=None, **changes) -> Probes:
     train = TrainConfig(**{**TRAIN, "hellaswag_interval": 4, "hellaswag_examples": 3,
                            "sample_interval": 2, **changes})
-    (root / "run").mkdir(exist_ok=True)
-    return Probes(train, sample or sampling(), 5, TOKENIZER, ALONE, at_once=64, step=step,
-                  run=root / "run", metrics=root / "metrics",
-                  hellaswag_file=root / "data/hellaswag/hellaswag_val.jsonl")
+    paths = Paths("", "", "", "", "", probes=str(root / "metrics"),
+                  hellaswag=str(root / "data/hellaswag/hellaswag_val.jsonl"))
+    cfg = SimpleNamespace(train=train, sample=sample or sampling(), seed=5)
+    return Probes(RunDir(root, "run", cfg, paths), TOKENIZER, ALONE, 64, list(records))
+
+
+def measure(probe: Probes, steps: range, model: GPT) -> None:
+    for step in filter(probe.due, steps):
+        probe(step, model)
 
 
 def test_probes_measure_when_due_and_resume_without_repeating(root):
     model, _ = hf.load_model(root / "models/gpt")
     state = torch.get_rng_state()
-    first = probes(root, 0)
-    for step in range(9):
-        first(step, model)
+    first = probes(root)
+    measure(first, range(9), model)
     assert torch.equal(state, torch.get_rng_state())
     csv = (root / "metrics/train_hellaswag.csv").read_text().splitlines()
     assert csv[0].startswith("step,acc,acc_norm,")
@@ -55,9 +63,9 @@ def test_probes_measure_when_due_and_resume_without_repeating(root):
     samples = (root / "metrics/train_samples.md").read_text()
     assert [x for x in samples.splitlines() if x.startswith("## ")] == [
         f"## Step {k}" for k in (0, 2, 4, 6, 8)]
-    again = probes(root, 5)  # the run was killed after step 8; its last checkpoint was at 5
-    for step in range(6, 11):
-        again(step, model)
+    # The run was killed after step 8; its last checkpoint was at 5.
+    again = probes(root, [record for record in first.records if record["step"] <= 5])
+    measure(again, range(6, 11), model)
     assert [row.split(",")[0] for row in
             (root / "metrics/train_hellaswag.csv").read_text().splitlines()[1:]] == ["0", "4", "8"]
     assert (root / "metrics/train_samples.md").read_text().startswith(samples)
@@ -66,8 +74,9 @@ def test_probes_measure_when_due_and_resume_without_repeating(root):
 def test_probes_resume_with_other_prompts(root):
     """`sample` is no param of training: what was written keeps the prompts it was written for."""
     model, _ = hf.load_model(root / "models/gpt")
-    probes(root, 0)(0, model)
-    again = probes(root, 0, sampling(prompts=["the"]))
+    first = probes(root)
+    first(0, model)
+    again = probes(root, first.records, sampling(prompts=["the"]))
     again(2, model)
     before, _, after = (root / "metrics/train_samples.md").read_text().partition("## Step 2")
     assert "It was" in before
@@ -75,33 +84,16 @@ def test_probes_resume_with_other_prompts(root):
     assert after
 
 
-def test_damaged_probes_are_set_aside(root, capfd):
-    model, _ = hf.load_model(root / "models/gpt")
-    first = probes(root, 0, hellaswag_interval=None)
-    for step in range(5):
-        first(step, model)
-    file = root / "run/probes.jsonl"
-    file.write_bytes(file.read_bytes()[:-20] + b"\xff\n")
-    again = probes(root, 4, hellaswag_interval=None)
-    assert "probes.jsonl: line 3 is damaged; set aside as probes.spoiled" in capfd.readouterr().err
-    assert (root / "run/probes.spoiled").is_file()
-    again(6, model)
-    assert [json.loads(x)["step"] for x in file.read_text().splitlines()] == [0, 2, 6]
-
-
 def test_probes_that_cannot_be_made_end_the_run_at_its_start(root):
     with pytest.raises(ConfigError, match="sample.prompts: '~'"):
-        probes(root, 0, sampling(prompts=["~"]))
+        probes(root, (), sampling(prompts=["~"]))
     (root / "data/hellaswag/hellaswag_val.jsonl").unlink()
     with pytest.raises(ValueError, match="does not exist; run the stage download"):
-        probes(root, 0)
+        probes(root)
 
 
 def test_probes_that_are_off_leave_files_that_say_so(root):
     """DVC wants every out of a stage to be there."""
-    model, _ = hf.load_model(root / "models/gpt")
-    probe = probes(root, 0, hellaswag_interval=None, sample_interval=None)
-    assert not probe.due(4)
-    probe(0, model)
+    assert not probes(root, hellaswag_interval=None, sample_interval=None).due(4)
     assert (root / "metrics/train_hellaswag.csv").read_text().count("\n") == 1
     assert "train.sample_interval" in (root / "metrics/train_samples.md").read_text()

@@ -8,12 +8,7 @@ import torch
 from reprogpt.errors import ConfigError
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.training import checkpoint
-from tests.tiny_runs import config, make_run, read_csv, train, write_tokens
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
+from tests.tiny_runs import config, losses, make_run, train
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +16,6 @@ def ddp(tmp_path_factory: pytest.TempPathFactory, tokens: Path) -> RunDir:
     run = make_run(tmp_path_factory.mktemp("ddp"), tokens)
     train(run, 2)
     return run
-
-
-def losses(run: RunDir) -> list[float]:
-    return [row["train_loss"] for row in read_csv(run) if row["step"] > 0]
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def wrap(cfg: Config, micro_batch: int, compiled: bool = False) -> WrappedModel:
     model = build_model(cfg.model, VOCAB)
     model.init_weights(torch.Generator().manual_seed(0))
     resolved = {"precision": "float32", "micro_batch": micro_batch, "compile": compiled}
-    return WrappedModel(model, Process(0, 1, torch.device("cpu")), cfg.seed, resolved)
+    return WrappedModel(model, Process(0, 1, torch.device("cpu")), cfg, resolved)
 
 
 def three_steps(cfg: Config, micro_batch: int, compiled: bool = False) -> list[float]:

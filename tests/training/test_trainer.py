@@ -15,14 +15,17 @@ from reprogpt.training import checkpoint
 from reprogpt.training.loss_monitor import NotFinite
 from reprogpt.training.trainer import Trainer
 from tests.conftest import ROOT
-from tests.tiny_runs import make_run, read_csv, train, weights, without_times, write_tokens
+from tests.tiny_runs import (
+    losses,
+    make_run,
+    read_csv,
+    train,
+    weights,
+    without_times,
+    write_tokens,
+)
 
 GOLDEN = ROOT / "tests/golden" / "tiny_run.json"
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +34,6 @@ def straight(tmp_path_factory: pytest.TempPathFactory, tokens: Path) -> RunDir:
     run = make_run(tmp_path_factory.mktemp("straight"), tokens)
     train(run)
     return run
-
-
-def losses(run: RunDir) -> list[float]:
-    return [row["train_loss"] for row in read_csv(run) if row["step"] > 0]
 
 
 def test_it_learns_and_says_so(straight: RunDir) -> None:

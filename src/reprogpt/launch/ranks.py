@@ -10,7 +10,7 @@ def start_ranks(run: RunDir, held: list[int], part: Part | None = None, own_addr
                 server: int | None = None) -> list[Child]:
     """Starts the training processes of this machine: all, or ``part`` of them, which use the
     interface of ``own_address``. ``server``: the socket on which rank 0 listens."""
-    return start_group([sys.executable, "-m", "reprogpt.training.trainer", str(run.path)],
+    return start_group([sys.executable, "-m", "reprogpt.training.process", str(run.path)],
                        run.path / "rendezvous", run_environment(run),
                        processes(run.config.runtime), held, part, own_address, server)
 

@@ -214,26 +214,17 @@ class GPT(nn.Module):
         cfg, T = self.cfg, idx.size(1)
         if not cfg.dropout:
             dropout_keys = None
-        causal = mask is None and positions is None and cache is None
-        keys = T if cfg.window is None or cfg.long_every else min(T, cfg.window)
-        in_blocks = causal and attention_in_blocks(idx.device, keys,
-                                                   dropout_keys is not None
-                                                   and cfg.dropout_of("attention") > 0)
-        window_mask = None
-        if cfg.window is not None and not in_blocks:
-            window_mask = switches.sliding_window(
-                cfg.window, T, 0 if cache is None else cache.length, mask,
-                positions if cache is None else None, idx.device)
+        in_blocks, window_mask = self._attention(idx, dropout_keys, positions, mask, cache)
         if positions is None:
             assert cfg.block_size >= T, "more positions than block_size"
             positions = torch.arange(T, device=idx.device)
         x, angles = self.wte(idx), None  # (B, T, C)
-        if cfg.position == "rope":
-            angles = switches.rotary_angles(positions, cfg.n_embd // cfg.n_head, cfg.rope_base)
+        if cfg.position == "learned":
+            x = x + self.wpe(positions)
         elif cfg.position == "sinusoidal":
             x = x * cfg.n_embd ** 0.5 + switches.sinusoids(positions, cfg.n_embd)
-        elif cfg.position == "learned":
-            x = x + self.wpe(positions)
+        elif cfg.position == "rope":
+            angles = switches.rotary_angles(positions, cfg.n_embd // cfg.n_head, cfg.rope_base)
         if cfg.embed_norm:
             x = self.ln_0(x)
         x = keyed_dropout(x, site_keys(dropout_keys, 0), cfg.dropout_of("embedding"))
@@ -242,6 +233,21 @@ class GPT(nn.Module):
         for block, value_embed in zip(self.h, self.value_embeds(idx), strict=True):
             x = block(x, context, x0, value_embed)
         return self.ln_f(x)
+
+    def _attention(self, idx: Tensor, dropout_keys: Tensor | None, positions: Tensor | None,
+                   mask: Tensor | None, cache: Cache | None) -> tuple[bool, Tensor | None]:
+        """in_blocks and window_mask of the Context."""
+        cfg, T = self.cfg, idx.size(1)
+        causal = mask is None and positions is None and cache is None
+        keys = T if cfg.window is None or cfg.long_every else min(T, cfg.window)
+        dropping = dropout_keys is not None and cfg.dropout_of("attention") > 0
+        in_blocks = causal and attention_in_blocks(idx.device, keys, dropping)
+        window_mask = None
+        if cfg.window is not None and not in_blocks:
+            window_mask = switches.sliding_window(
+                cfg.window, T, 0 if cache is None else cache.length, mask,
+                positions if cache is None else None, idx.device)
+        return in_blocks, window_mask
 
     def logits(self, x: Tensor) -> Tensor:
         """Hidden states (..., C) -> float32 logits (..., V), without the padding."""

@@ -9,48 +9,42 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
 
-from reprogpt.launch.run_dir import checkpoint_steps
+from reprogpt.launch.run_dir import checkpoint_steps as steps
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import replacing, sha256_of, write_bytes
 from reprogpt.training.metrics_log import COLUMNS
-
-steps = checkpoint_steps
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+from reprogpt.training.sharding import load_model_state, load_optimizer_state
 
 
-class _Best(_Part):
-    loss: float
-    step: int
-
-
-class _Resolved(_Part):
-    precision: str
-    micro_batch: int
-    compile: bool
-
-
-class _State(_Part):
+class _State(BaseModel):
     """What Trainer saves after a step."""
 
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     seconds: float
-    best: _Best | None
-    rows: list[dict[Literal[COLUMNS], float]]  # type: ignore[valid-type]
+    best: Annotated[dict[Literal["loss", "step"], float], Field(min_length=2)] | None
+    rows: list[Annotated[dict[Literal[COLUMNS], float],  # type: ignore[valid-type]
+                         Field(min_length=len(COLUMNS))]]
+    probes: list[dict[str, Any]] = []
     recent: list[float]
-    resolved: _Resolved
+    resolved: Annotated[dict[Literal["precision", "micro_batch", "compile"], str | int | bool],
+                        Field(min_length=3)]
     numerics: dict[str, str]
+
+
+def new_state() -> dict[str, Any]:
+    """The part of the state that a run has before its first step."""
+    return {"step": 0, "seconds": 0.0, "best": None, "rows": [], "probes": [], "recent": [],
+            "resolved": {}}
 
 
 def save(run: Path, name: str, state: dict[str, Any]) -> Path:
@@ -82,8 +76,6 @@ def load(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # torch.load raises a dozen kinds for what it did not write
         raise ValueError(f"{path}: is no checkpoint ({type(error).__name__})") from None
-    if not isinstance(state, dict) or "model" not in state:
-        raise ValueError(f"{path}: is no checkpoint: it has no model")
     return state
 
 
@@ -132,13 +124,44 @@ def _checked(state: dict[str, Any], path: Path, step: int) -> dict[str, Any]:
         problem = error.errors()[0]
         raise ValueError(f"{path}: is no checkpoint of a step ({'.'.join(map(str, problem['loc']))}"
                          f": {problem['msg']})") from None
-    if found.step != step or any(row.keys() != set(COLUMNS) for row in found.rows):
-        raise ValueError(f"{path}: is the checkpoint of another step, {found.step}, or program")
+    if found.step != step:
+        raise ValueError(f"{path}: is the checkpoint of another step, {found.step}")
     return state
 
 
+def load_into(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+              state: dict[str, Any], run: Path) -> None:
+    """Loads a checkpoint of ``run``. Raises ValueError when it is that of another model."""
+    with _restoring(run / f"step_{state['step']:06d}.pt"):
+        load_model_state(model, state["model"])
+        load_optimizer_state(optimizer, state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+
+
+def load_best(model: nn.Module, run: Path, step: int) -> None:
+    """Loads the weights that train.keep=best kept after ``step``. Raises ValueError."""
+    path = run / f"best_{step:06d}.pt"
+    try:
+        state = load(path)
+        with _restoring(path):
+            model.load_state_dict(state["model"])
+    except ValueError as error:
+        raise ValueError(f"{error}; it was the best model: remove {run} to train anew") from None
+
+
+def announce(state: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    """Says that the run continues, and what changes its last bits from now on; ``now``: numerics
+    and resolved params."""
+    print(f"continuing run {run.name} from step {state['step']}", file=sys.stderr)
+    was = state["numerics"] | state["resolved"]
+    changed = [f"{k} {was[k]} -> {now[k]}" for k in was.keys() & now if was[k] != now[k]]
+    if changed:
+        print("this continuation is no longer bit-identical to an uninterrupted run: "
+              + ", ".join(changed), file=sys.stderr)
+
+
 @contextmanager
-def restoring(path: Path) -> Iterator[None]:
+def _restoring(path: Path) -> Iterator[None]:
     """Names the checkpoint in what its body raises when the state is that of another model."""
     try:
         yield

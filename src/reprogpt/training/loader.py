@@ -51,15 +51,20 @@ class Batch:
         return replace(self, idx=idx, targets=targets, rows=rows)
 
 
-def open_loader(cfg: Config, tokens: Path, init: Path) -> "Loader":
+def open_loader(cfg: Config, tokens: Path, init: Path, processes: int = 1) -> "Loader":
     """The loader of a run: the shards in ``tokens``, drawn by the weights in ``init`` if they are a
-    mixture's. Raises ValueError when the two do not belong together."""
+    mixture's. Raises ValueError when the two do not belong together, or a process has no row."""
     streams, weights = open_split(tokens, "train", cfg.runtime.verify), read_weights(init)
     if list(streams) != list(weights or {"": 1.0}):
         raise ValueError(f"{tokens}: holds the corpora {list(streams)}, and {init} the weights of "
                          f"{list(weights or {})}; run `dvc repro`, which makes both anew")
-    T = cfg.model.block_size
-    return Loader(streams, batch_sizes(cfg.train, T), T, cfg.seed, cfg.train.order, weights)
+    T, ramp = cfg.model.block_size, cfg.train.batch_ramp is not None
+    sizes = batch_sizes(cfg.train, T)
+    if (rows := sizes.rows(0)) < processes:
+        raise ValueError(f"params.yaml: runtime.nproc={processes} is more than the {rows} rows of "
+                         f"{'the first' if ramp else 'a'} batch; lower it or raise "
+                         f"train.{'batch_ramp.start_tokens' if ramp else 'batch_tokens'}")
+    return Loader(streams, sizes, T, cfg.seed, cfg.train.order, weights)
 
 
 class Loader:
@@ -76,10 +81,9 @@ class Loader:
         self.mixture = Mixture(weights, seed) if weights else None
         self.shares = self.mixture.shares if self.mixture else {}
         """Of a mixture: each corpus's share of the rows."""
-        if isinstance(streams, TokenStream):
-            streams = {"": streams}
+        self.streams = {"": streams} if isinstance(streams, TokenStream) else streams
         self.corpora = {name: Windows(stream, block_size, order, seed, name)
-                        for name, stream in streams.items()}
+                        for name, stream in self.streams.items()}
 
     def places(self, step: int, rows: range | None = None
                ) -> Iterator[tuple[Windows, NDArray[np.int64], NDArray[np.int64]]]:
@@ -102,7 +106,7 @@ class Loader:
             tokens[at] = windows.stream.rows(starts.tolist(), T + 1)
         idx, targets = torch.from_numpy(tokens[:, :-1]).clone(), torch.from_numpy(tokens[:, 1:])
         valid = total * T
-        if any(windows.stream.masked for windows in self.corpora.values()):
+        if any(stream.masked for stream in self.streams.values()):
             # The loss's divisor is global, so every process reads the whole batch's masks.
             mask = np.ones((total, T), np.uint8)
             for windows, at, starts in self.places(step):
@@ -123,31 +127,27 @@ class Loader:
                     pending.append(pool.submit(self.batch, step + 1, rank, world_size))
                 yield batch
 
-    def epochs(self, steps: int) -> float:
-        """Passes over the windows, all corpora taken together, that ``steps`` steps make."""
-        return self.sizes.before(steps) / sum(w.per_epoch for w in self.corpora.values())
-
     def tokens(self, steps: int) -> int:
         """Tokens that ``steps`` steps train on."""
         return self.sizes.before(steps) * self.block_size
 
-    def by_corpus(self, steps: int) -> dict[str, dict[str, Any]]:
-        """Of a mixture: each corpus's share, and the tokens and epochs of it in ``steps`` steps."""
+    def counts(self, steps: int) -> dict[str, Any]:
+        """What ``steps`` steps have of the data: tokens; epochs, of all corpora taken together;
+        tokens that are no target in an epoch (the first, and the rest at the end); as ``mix`` each
+        corpus of a mixture."""
+        rows, corpora, T = self.sizes.before(steps), self.corpora, self.block_size
+        windows = sum(w.per_epoch for w in corpora.values())
+        found = {"tokens": rows * T, "epochs": round(rows / windows, 4),
+                 "unused_tokens": sum(s.n_tokens for s in self.streams.values()) - windows * T}
         if self.mixture is None:
-            return {}
-        rows = {name: self.mixture.count(name, self.sizes.before(steps)) for name in self.corpora}
-        return {name: {"share": self.shares[name], "tokens": rows[name] * self.block_size,
-                       "epochs": round(rows[name] / windows.per_epoch, 4)}
-                for name, windows in self.corpora.items()}
+            return found
+        return found | {"mix": {
+            name: {"share": self.mixture.shares[name], "tokens": count * T,
+                   "epochs": round(count / corpora[name].per_epoch, 4)}
+            for name, count in self.mixture.counts(rows).items()}}
 
     def describe(self, step: int) -> str:
         """Where step's rows are in the shards, for a message: shard:offset, ..."""
         places = [windows.stream.locate(start) for windows, _, starts in self.places(step)
                   for start in starts.tolist()]
         return ", ".join(places[:8]) + (f" and {len(places) - 8} more" if len(places) > 8 else "")
-
-    @property
-    def unused_tokens(self) -> int:
-        """Tokens that are no target in an epoch: the first one, and the rest at the end."""
-        return sum(w.stream.n_tokens - w.per_epoch * self.block_size
-                   for w in self.corpora.values())

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from reprogpt.config import TrainConfig
+from reprogpt.launch.run_dir import checkpoint_steps
 from reprogpt.runtime.distributed import Process
-from reprogpt.training import checkpoint
 from reprogpt.training.loader import Loader
 
 TREND = 100
@@ -63,7 +63,7 @@ class LossMonitor:
     def _stop(self, step: int, problem: str, sound: int) -> NotFinite:
         """The error of a ``step``; loss, gradient and weights of steps up to ``sound`` are good. A
         checkpoint is good if the step after it is."""
-        good = [n for n in checkpoint.steps(self.run) if n < sound]
+        good = [n for n in checkpoint_steps(self.run) if n < sound]
         last = (f"the last good checkpoint is {self.run.name}/step_{good[-1]:06d}.pt" if good else
                 "there is no good checkpoint yet")
         return NotFinite(f"step {step}: {problem}; its batch is {self.loader.describe(step - 1)}; "

@@ -27,7 +27,7 @@ def measured_speed(cfg: Config, vocab_size: int, rounds: int = 10) -> float:
     model = build_model(cfg.model, vocab_size)
     model.init_weights(torch.Generator().manual_seed(cfg.seed))
     process = Process(0, 1, device)
-    wrapped = WrappedModel(model, process, cfg.seed, resolve_auto(cfg, process, {}))
+    wrapped = WrappedModel(model, process, cfg, resolve_auto(cfg, process, {}))
     optimizer = build_optimizer(model, cfg.train)
     scaler = torch.amp.GradScaler(device.type, enabled=wrapped.precision == "float16")
     rows = min(wrapped.micro_batch, cfg.train.batch_tokens // T)

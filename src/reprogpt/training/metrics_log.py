@@ -4,7 +4,6 @@ The rows are part of the checkpoint, and the file is rebuilt from them on resume
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,16 +48,21 @@ class MetricsLog:
                  followers: Sequence[Callable[[Row], None]] = ()) -> None:
         """Writes the ``rows`` so far; with ``path`` None (ranks above 0) they stay in memory.
         ``followers`` get every row that is written from now on."""
-        self.rows, self._followers = rows, followers
-        self._file = CsvFile(path, COLUMNS)
-        for row in rows:
-            self._file.write(row)
+        self.rows = rows
+        self._followers: list[Callable[[Row], None]] = [*followers]
+        if path:
+            self._followers.append(CsvFile(path, COLUMNS, rows))
 
     def write(self, row: Row) -> None:
         self.rows.append(row)
-        self._file.write(row)
         for follow in self._followers:
             follow(row)
+
+    def speed(self, tokens: int, seconds: float) -> float:
+        """Tokens a second since the last row, with ``tokens`` and ``seconds`` so far; nan in the
+        first one."""
+        return ((tokens - self.rows[-1]["tokens"]) / (seconds - self.rows[-1]["seconds"])
+                if self.rows else math.nan)
 
     def close(self) -> None:
         """Ends what a tracker keeps open."""
@@ -91,9 +95,9 @@ class LossPlot:
             self._losses.append(row["train_loss"])
         last = self._losses[-min(SMOOTHED, 1 + len(self._losses) // 4):]
         low, high = self._band(int(row["step"]))
-        self._file.write({"step": row["step"], "val_loss": row["val_loss"],
-                          "train_loss": sum(last) / len(last) if last else math.nan,
-                          "reference_low": low, "reference_high": high})
+        self._file({"step": row["step"], "val_loss": row["val_loss"],
+                    "train_loss": sum(last) / len(last) if last else math.nan,
+                    "reference_low": low, "reference_high": high})
 
 
 class BandWatch:
@@ -110,18 +114,19 @@ class BandWatch:
 
 
 class CsvFile:
-    """A CSV file of numbers, flushed line by line. ``path`` None: nothing is written."""
+    """A CSV file of numbers, flushed line by line; it begins with the ``rows`` so far."""
 
-    def __init__(self, path: Path | None, columns: Sequence[str]) -> None:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
-        self._columns, self._path = columns, path or Path(os.devnull)
-        self._file = self._path.open("w", encoding="utf-8", buffering=1)
-        with naming(self._path):
+    def __init__(self, path: Path, columns: Sequence[str], rows: Iterable[Row] = ()) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be a hard link into DVC's cache
+        self._columns, self._path = columns, path
+        self._file = path.open("w", encoding="utf-8", buffering=1)
+        with naming(path):
             self._file.write(",".join(columns) + "\n")
+        for row in rows:
+            self(row)
 
-    def write(self, row: Row) -> None:
+    def __call__(self, row: Row) -> None:
         values = (row[column] for column in self._columns)
         with naming(self._path):
             self._file.write(",".join(str(v) if isinstance(v, int) else f"{v:.8g}"
@@ -135,34 +140,23 @@ def write_metrics(path: Path, values: dict[str, Any]) -> None:
 
 
 class Clock:
-    """A stopwatch that first waits until the device has finished its work; from ``seconds`` on."""
+    """A stopwatch, from ``seconds`` on, that can be stopped. Reading it first waits until the
+    device has finished its work."""
 
     def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
-        self._device, self.seconds = device, seconds
-        self.start()
+        self._device = device
+        self._began = self._now() - seconds
 
-    def start(self) -> None:
-        """Begins a lap; time since the last lap is not counted."""
-        self._since = self._now()
-
-    def lap(self) -> float:
-        """Ends the lap, adds it to ``seconds`` and returns it; the next one begins."""
-        now = self._now()
-        elapsed, self._since = now - self._since, now
-        self.seconds += elapsed
-        return elapsed
-
-    @property
-    def total(self) -> float:
-        """All seconds so far, the present lap included."""
-        return self.seconds + self._now() - self._since
+    def seconds(self) -> float:
+        """All seconds so far."""
+        return self._now() - self._began
 
     @contextmanager
     def stopped(self) -> Iterator[float]:
-        """Does not count the body's time. Yields all seconds so far, the present lap included."""
-        began = self._now()
-        yield self.seconds + began - self._since
-        self._since += self._now() - began
+        """Does not count the body's time. Yields all seconds so far."""
+        at = self._now()
+        yield at - self._began
+        self._began += self._now() - at
 
     def _now(self) -> float:
         synchronize(self._device)

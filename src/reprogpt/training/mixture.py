@@ -29,9 +29,10 @@ class Mixture:
 
     def __init__(self, weights: Mapping[str, float], seed: int) -> None:
         self.names, self.seed = list(weights), seed
-        total = sum(map(Fraction, weights.values()))
-        self.shares = {name: float(Fraction(weight) / total) for name, weight in weights.items()}
-        self._edges = [Fraction(0), *accumulate(Fraction(w) / total for w in weights.values())]
+        shares = [Fraction(weight) / sum(map(Fraction, weights.values()))
+                  for weight in weights.values()]
+        self.shares = dict(zip(self.names, map(float, shares), strict=True))
+        self._edges = [Fraction(0), *accumulate(shares)]
 
     def rows(self, first: int, count: int) -> Iterator[tuple[str, NDArray[np.int64], int]]:
         """(corpus, positions (k,) in first..first + count - 1, counted from 0, and the number that
@@ -40,34 +41,27 @@ class Mixture:
         done = 0
         while done < count:
             period, at = divmod(first + done, PERIOD)
-            here = min(PERIOD - at, count - done)
-            corpora = self._period(period)
-            for number, name in enumerate(self.names):
-                mine = np.flatnonzero(corpora[at:at + here] == number)
+            corpora = self._period(period)[at:at + count - done]
+            for number, (name, before) in enumerate(self.counts(first + done).items()):
+                mine = np.flatnonzero(corpora == number)
                 if len(mine):
-                    before = int((corpora[:at] == number).sum())
-                    yield name, done + mine, self._count(number, period) + before
-            done += here
+                    yield name, done + mine, before
+            done += len(corpora)
 
-    def count(self, name: str, rows: int) -> int:
-        """Rows of a corpus among the first ``rows`` rows."""
-        number, (period, at) = self.names.index(name), divmod(rows, PERIOD)
-        return self._count(number, period) + int((self._period(period)[:at] == number).sum())
+    def counts(self, rows: int) -> dict[str, int]:
+        """Rows of each corpus among the first ``rows`` rows."""
+        period, at = divmod(rows, PERIOD)
+        begun = np.bincount(self._period(period)[:at], minlength=len(self.names))
+        return dict(zip(self.names, (self._whole(period) + begun).tolist(), strict=True))
 
-    def _count(self, number: int, periods: int) -> int:
-        """Rows of corpus ``number`` in the first ``periods`` periods."""
-        low, high = (self._edge(edge, periods) for edge in self._edges[number:number + 2])
-        return high - low
-
-    @staticmethod
-    def _edge(edge: Fraction, periods: int) -> int:
-        return int(edge * periods * PERIOD + Fraction(1, 2))
+    def _whole(self, periods: int) -> NDArray[np.int64]:
+        """(corpora,) rows of each corpus in the first ``periods`` periods."""
+        return np.diff([int(edge * periods * PERIOD + Fraction(1, 2)) for edge in self._edges])
 
     @lru_cache(maxsize=4)  # noqa: B019 (a loader lives as long as its process)
     def _period(self, period: int) -> NDArray[np.int64]:
         """(PERIOD,) the number of each row's corpus."""
-        counts = [self._count(n, period + 1) - self._count(n, period)
-                  for n in range(len(self.names))]
+        counts = self._whole(period + 1) - self._whole(period)
         places = permute(np.arange(PERIOD), PERIOD, self.seed, "mix", period)
         return np.repeat(np.arange(len(counts)), counts)[places]
 

@@ -55,12 +55,13 @@ def duration(hours: float) -> str:
 
 
 def _bytes(plan: dict[str, Any]) -> Iterator[str]:
-    titles = {"memory_bytes": f"memory, micro-batch {plan['micro_batch']} (auto: less if needed)",
-              "disk_bytes": f"disk, DVC's cache included ({human(plan['disk_free_bytes'], 'B')} "
-                            "free)"}
-    for key, title in titles.items():
-        yield f"{title:<50}{human(sum(plan[key].values()), 'B'):>10}"
-        yield "  " + ", ".join(f"{part} {human(n, 'B')}" for part, n in plan[key].items())
+    free = human(plan["disk_free_bytes"], "B")
+    for title, parts in (
+            (f"memory, micro-batch {plan['micro_batch']} (auto: less if needed)",
+             plan["memory_bytes"]),
+            (f"disk, DVC's cache included ({free} free)", plan["disk_bytes"])):
+        yield f"{title:<50}{human(sum(parts.values()), 'B'):>10}"
+        yield "  " + ", ".join(f"{part} {human(n, 'B')}" for part, n in parts.items())
 
 
 def _hours(plan: dict[str, Any], rate: float | None) -> Iterator[str]:

@@ -29,15 +29,13 @@ def unsharded(value: Tensor) -> Tensor:
 
 
 def gather(value: Any, process: Process) -> Any:
-    """``value`` (a tensor, or dicts and lists of them) with sharded tensors in full, on the first
+    """``value`` (a tensor, or dicts of them) with sharded tensors in full, on the first
     process's CPU, and None in their place elsewhere. A collective; gathers a tensor at a time."""
     if hasattr(value, "full_tensor"):
         full = value.full_tensor()
         return full.cpu() if process.is_first else None
     if isinstance(value, dict):
         return {k: gather(v, process) for k, v in value.items()}
-    if isinstance(value, list):
-        return [gather(v, process) for v in value]
     return value
 
 
@@ -56,23 +54,16 @@ def load_model_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads a full state into an optimizer, whose parameters may be sharded. Raises ValueError for
-    a tensor that has neither its parameter's shape nor a single value."""
+    """Loads a full state into an optimizer, whose parameters may be sharded."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments: dict[int, dict[str, Any]] = {i: {} for i in state["state"]}
-    for i, of_parameter in state["state"].items():
-        for name, value in of_parameter.items():
-            if isinstance(value, Tensor) and value.shape == parameters[i].shape:
-                value = _shard_like(value, parameters[i])
-            elif isinstance(value, Tensor) and value.numel() > 1:
-                raise ValueError(f"{name} of parameter {i} has the shape {tuple(value.shape)}, not "
-                                 f"{tuple(parameters[i].shape)}")
-            moments[i][name] = value
-    optimizer.load_state_dict(state | {"state": moments})
+    optimizer.load_state_dict(state | {"state": {
+        i: {name: _shard_like(value, parameters[i]) for name, value in of_parameter.items()}
+        for i, of_parameter in state["state"].items()}})
 
 
-def _shard_like(value: Tensor, own: Any) -> Tensor:
-    if not hasattr(own, "full_tensor"):
+def _shard_like(value: Any, own: Any) -> Any:
+    """``value`` sharded as ``own`` is, if it has the same shape: an optimizer's counter has not."""
+    if not hasattr(own, "full_tensor") or value.shape != own.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 

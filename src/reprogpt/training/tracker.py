@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from tqdm import tqdm
@@ -63,11 +64,13 @@ def _tensorboard(run: RunDir, step: int) -> Backend:
 
 
 def _wandb(run: RunDir, step: int) -> Backend:
-    import wandb
-
-    tracked = wandb.init(project=PROJECT, id=run.path.name, name=run.path.name, resume="allow",
-                         dir=run.path, config=run.config.model_dump(mode="json"))
-    return lambda values, step: tracked.log(values, step=step), tracked.finish
+    """wandb, or trackio, which has the same functions."""
+    name = run.config.runtime.tracker
+    module = import_module(name)
+    own = {"id": run.path.name, "dir": run.path} if name == "wandb" else {}
+    module.init(project=PROJECT, name=run.path.name, resume="allow",
+                config=run.config.model_dump(mode="json"), **own)
+    return lambda values, step: module.log(values, step=step), module.finish
 
 
 def _mlflow(run: RunDir, step: int) -> Backend:
@@ -84,13 +87,5 @@ def _mlflow(run: RunDir, step: int) -> Backend:
     return lambda values, step: mlflow.log_metrics(values, step=step), mlflow.end_run
 
 
-def _trackio(run: RunDir, step: int) -> Backend:
-    import trackio
-
-    trackio.init(project=PROJECT, name=run.path.name, resume="allow",
-                 config=run.config.model_dump(mode="json"))
-    return lambda values, step: trackio.log(values, step=step), trackio.finish
-
-
 BACKENDS: dict[str, Callable[[RunDir, int], Backend]] = {
-    "tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio}
+    "tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow, "trackio": _wandb}

@@ -3,9 +3,11 @@
 import math
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
+from reprogpt.runtime.contention import ProcessorWait
 from reprogpt.runtime.progress import progress
 from reprogpt.training.metrics_log import MetricsLog
 
@@ -16,29 +18,39 @@ QUIET_SECONDS = 60.0
 class TrainBar:
     """A bar that is redrawn on a terminal; elsewhere, lines. Rank 0 alone shows one."""
 
-    def __init__(self, log: MetricsLog, step: int, shown: bool) -> None:
-        """``step``: updates done before this start."""
-        self.log, self._first, self._rows = log, step, len(log.rows)
-        self._began, self._lines = time.perf_counter(), not sys.stderr.isatty()
+    def __init__(self, log: MetricsLog, mfu: Callable[[float], float | None], shown: bool) -> None:
+        """``mfu``: of tokens a second."""
+        self.log, self.mfu, self.shown = log, mfu, shown
+        self._rows, self._waiting = len(log.rows), ProcessorWait()
+        self._first: tuple[int, float] | None = None  # step and time of the first update
+        self._lines = not sys.stderr.isatty()
         self._bar = progress(
-            desc="train", initial=step, disable=not shown, leave=not self._lines,
+            desc="train", disable=not shown, leave=not self._lines,
             bar_format="train: step {n_fmt}/{total_fmt}{postfix}" if self._lines else
                        "train {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}")
 
-    def update(self, step: int, end: float, mfu: float | None, *others: str) -> None:
-        """Shows the state after ``step`` updates, and ``others``; the run will have ``end``."""
-        pace = (time.perf_counter() - self._began) / (step - self._first)
-        values = (("loss", "train_loss", ".3f"), ("val", "val_loss", ".3f"),
-                  ("tok/s", "tokens_per_second", ",.0f"))
-        known = [f"{name} {value:{form}}" for name, column, form in values
-                 if not math.isnan(value := self.log.last(column))]
-        known += [f"MFU {mfu:.1%}"] if mfu is not None else []
-        left = tqdm.format_interval(max(0.0, pace * (end - step)))
-        said = ", ".join([*known, *filter(None, others), f"{left} left"])
-        self._bar.set_postfix_str(said, refresh=False)
+    def update(self, step: int, end: float) -> None:
+        """Shows the state after ``step`` updates; the run will have ``end``."""
+        if not self.shown:
+            return
+        now, speed = time.perf_counter(), self.log.last("tokens_per_second")
+        new, self._rows = self.log.rows[self._rows:], len(self.log.rows)
+        if new and not math.isnan(speed):
+            self._waiting.tell(speed)
+        said = [f"{name} {value:{form}}" for name, column, form in (
+                    ("loss", "train_loss", ".3f"), ("val", "val_loss", ".3f"),
+                    ("tok/s", "tokens_per_second", ",.0f"))
+                if not math.isnan(value := self.log.last(column))]
+        if not math.isnan(speed) and (mfu := self.mfu(speed)) is not None:
+            said.append(f"MFU {mfu:.1%}")
+        said += filter(None, [self._waiting.shown()])
+        first, began = self._first = self._first or (step, now)
+        if step > first:  # the first step compiles, and says nothing of the others
+            pace = (now - began) / (step - first)
+            said.append(f"{tqdm.format_interval(max(0.0, pace * (end - step)))} left")
+        self._bar.set_postfix_str(", ".join(said), refresh=False)
         self._bar.total = max(step, round(end))
         if self._lines:
-            new, self._rows = self.log.rows[self._rows:], len(self.log.rows)
             validated = any(not math.isnan(row["val_loss"]) for row in new)
             self._bar.mininterval = 0.0 if validated else QUIET_SECONDS
         self._bar.update(step - self._bar.n)

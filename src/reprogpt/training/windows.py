@@ -4,7 +4,6 @@ An epoch divides the stream into windows of block_size, from an offset drawn ane
 window once, in an order permuted by (seed, epoch).
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -37,16 +36,13 @@ class Windows:
 
     def starts(self, first: int, count: int) -> NDArray[np.int64]:
         """(count,) offsets of windows ``first`` and following of the endless sequence."""
-        parts = list(self._pieces(first, count))
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-    def _pieces(self, number: int, missing: int) -> Iterator[NDArray[np.int64]]:
-        while missing:
-            epoch, window = divmod(number, self.per_epoch)
-            chunk, first = divmod(window, CHUNK)
-            piece = self._chunk(epoch, chunk)[first:first + missing]
-            yield piece
-            number, missing = number + len(piece), missing - len(piece)
+        parts = [np.zeros(0, np.int64)]
+        while count:
+            epoch, window = divmod(first, self.per_epoch)
+            chunk, at = divmod(window, CHUNK)
+            parts.append(self._chunk(epoch, chunk)[at:at + count])
+            first, count = first + len(parts[-1]), count - len(parts[-1])
+        return np.concatenate(parts)
 
     @lru_cache(maxsize=2)  # noqa: B019 (a loader lives as long as its process)
     def _chunk(self, epoch: int, chunk: int) -> NDArray[np.int64]:

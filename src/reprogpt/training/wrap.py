@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reprogpt.config import Config
 from reprogpt.model.dropout import row_keys
 from reprogpt.model.gpt import GPT
 from reprogpt.model.kernels.choose import loss_chunk_rows
 from reprogpt.model.loss import nll
-from reprogpt.runtime.device import DTYPES, autocast
+from reprogpt.runtime.device import DTYPES, autocast, peak_flops
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.paths import cache_dir
 from reprogpt.training.loader import Batch
@@ -41,24 +42,27 @@ class ModelWithLoss(nn.Module):
 class WrappedModel:
     """``wrapped(micro_batch, step)`` is the loss; ``wrapped.model`` the unwrapped model."""
 
-    def __init__(self, model: GPT, process: Process, seed: int, resolved: dict[str, Any],
-                 fsdp: bool = False, growing: bool = False) -> None:
+    def __init__(self, model: GPT, process: Process, cfg: Config, resolved: dict[str, Any]
+                 ) -> None:
         """Moves the model to its device and compiles it. ``resolved``: precision, micro_batch and
-        compile without `auto`. ``growing``: train.batch_ramp changes the micro-batch's size."""
-        self.model, self.process, self.seed, self.resolved = model, process, seed, resolved
-        self.fsdp, self.growing = fsdp, growing
-        if fsdp:  # brings one block at a time to the device, which may not hold all of them
+        compile without `auto`."""
+        self.model, self.process, self.seed, self.resolved = model, process, cfg.seed, resolved
+        self.fsdp = cfg.runtime.parallel == "fsdp" and process.world_size > 1
+        self.growing = cfg.train.batch_ramp is not None
+        """Whether the micro-batch's size changes."""
+        if self.fsdp:  # brings one block at a time to the device, which may not hold all of them
             shard_model(model)
         else:
             model.to(process.device)
         compiled = bool(resolved["compile"])
         if compiled:  # a cache that outlives the run: the same code is compiled once a machine
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
-        dynamic = None if growing else False  # None: a size that has changed once is made symbolic
+        # None: a size that has changed once is made symbolic.
+        dynamic = None if self.growing else False
         chunk_rows = loss_chunk_rows(len(model.head_weight), process.device,
-                                     DTYPES[self.precision], compiled, fsdp)
+                                     DTYPES[self.precision], compiled, self.fsdp)
         # FSDP gathers a block by hooks on the module, which a compiled function would pass by.
-        model_alone = chunk_rows is not None and not fsdp
+        model_alone = chunk_rows is not None and not self.fsdp
         self._module: Any = ModelWithLoss(model, chunk_rows, compiled and model_alone, dynamic)
         if compiled and chunk_rows is None:
             self._module = torch.compile(self._module, dynamic=dynamic)
@@ -77,6 +81,13 @@ class WrappedModel:
         """The group that shares an evaluation. Under FSDP every forward is a collective, so each
         rank evaluates the full set, as a group of its own."""
         return Process(0, 1, self.process.device) if self.fsdp else self.process
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Model FLOPs utilization; None where the device's peak is not known."""
+        if (peak := peak_flops(self.process.device)) is None:
+            return None
+        flops = tokens_per_second * self.model.flops_per_token(self.model.cfg.block_size)
+        return flops / (peak * self.process.world_size)
 
     def __call__(self, micro_batch: Batch, step: int) -> Tensor:
         """The nll () of a micro-batch of ``step``, summed over its valid targets, in nats."""
