@@ -135,7 +135,7 @@ def test_no_questions_is_no_score():
 
 
 @pytest.mark.parametrize("switches", [{"position": "rope"}, {"window": 4},
-                                      {"position": "sinusoidal"},
+                                      {"position": "sinusoidal"}, {"ngram_rows": [31, 17, 23]},
                                       {"tied_head": False, "logit_softcap": 3.0}])
 def test_trees_give_the_sums_of_rows_with_the_switches_that_could_disturb_them(switches):
     model = random_model(10, scale=0.5, **switches)

@@ -186,7 +186,7 @@ SWITCHES = [
     {"bias": False}, {"position": "rope"}, {"tied_head": False, "logit_softcap": 5.0},
     {"qk_norm": True, "norm": "rmsnorm", "activation": "swiglu"}, {"window": 5},
     {"x0_skip": True, "value_embeds": True, "embed_norm": True, "activation": "relu2"},
-    {"n_kv_head": 1, "position": "sinusoidal", "activation": "silu"},
+    {"ngram_rows": [31, 17, 23]}, {"n_kv_head": 1, "position": "sinusoidal", "activation": "silu"},
     {"norm_position": "none", "position": "none"}, {"norm_position": "post"},
 ]
 

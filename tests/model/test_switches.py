@@ -24,7 +24,8 @@ from tests.training.test_optimizer import recipe
 
 MODERN = {"position": "rope", "qk_norm": True, "activation": "relu2", "norm": "rmsnorm",
           "embed_norm": True, "tied_head": False, "zero_init": True, "init": "fan_in",
-          "logit_softcap": 15.0, "x0_skip": True, "value_embeds": True, "window": 5}
+          "logit_softcap": 15.0, "x0_skip": True, "value_embeds": True, "window": 5,
+          "ngram_rows": [31, 17]}
 ABLATIONS = [{"norm_position": "post"}, {"norm_position": "none"}, {"position": "none"},
              {"position": "sinusoidal"}, {"activation": "silu"}, {"n_kv_head": 2},
              {"window": 4, "long_every": 2}, MODERN | {"n_kv_head": 1}]

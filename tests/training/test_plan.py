@@ -34,7 +34,8 @@ def test_gpt2_has_124_439_808_parameters_by_part() -> None:
     assert found["parameters"] == {
         "token embedding": 50257 * 768, "position embedding": 1024 * 768,
         "attention": 12 * (768 * 2304 + 2304 + 768 * 768 + 768),
-        "MLP": 12 * (768 * 3072 + 3072 + 3072 * 768 + 768), "value embeddings": 0, "head": 0,
+        "MLP": 12 * (768 * 3072 + 3072 + 3072 * 768 + 768), "value embeddings": 0,
+        "n-gram embeddings": 0, "head": 0,
         "norms and others": 25 * 2 * 768}
     assert sum(found["parameters"].values()) == 124_439_808
     vectors = 12 * (2304 + 768 + 3072 + 768) + 25 * 2 * 768  # 98 tensors, not decayed
@@ -49,7 +50,8 @@ def test_flops_are_6_n_and_12_l_t_c() -> None:
 
 
 @pytest.mark.parametrize("switches", [
-    {}, {"tied_head": False}, {"value_embeds": True, "n_layer": 4}, {"position": "rope"},
+    {}, {"tied_head": False}, {"value_embeds": True, "n_layer": 4, "ngram_rows": [90]},
+    {"position": "rope"},
     {"activation": "swiglu"}, {"x0_skip": True, "embed_norm": True, "bias": False}])
 def test_parts_add_up_to_the_models_own_counts(switches: dict[str, Any]) -> None:
     model = GPT(model_config(**switches), 70)

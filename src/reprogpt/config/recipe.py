@@ -67,6 +67,9 @@ class ModelConfig(Section):
     """Every block's input is a learned mix of the residual stream and the embeddings."""
     value_embeds: bool = False
     """Value embeddings: the first and last layers add a learned vector per token to v."""
+    ngram_rows: Annotated[list[Count], Field(min_length=1, max_length=7)] | None = None
+    """Embeddings of the last two, three, ... tokens, added to the token embedding: the number of
+    rows of each table, which n-grams share by a hash (Huang et al., 2025)."""
     window: Count | None = None
     """Sliding window: a position attends to this many positions, itself included; null for all."""
     long_every: Count | None = None

@@ -17,6 +17,8 @@ class KVCache:
         self.n_layer, self.capacity = n_layer, capacity
         self.length = 0
         """Columns that are filled."""
+        self.recent: Tensor | None = None
+        """The last tokens, kept by model/ngram_embeds.py."""
         self.column: Tensor | None = None
         """(1,) int64, set by :class:`FixedStep`: the column that :meth:`append` writes. It then
         returns all columns, of which a mask must hide those after this one."""
@@ -42,12 +44,14 @@ class KVCache:
     def repeat(self, rows: Tensor) -> None:
         """Selects rows of the batch: rows (B',) int64; row i becomes what ``rows[i]`` was."""
         self._layers = [kv[:, rows] for kv in self._layers]
+        self.recent = self.recent[rows] if self.recent is not None else None
 
 
 def uses_fixed_step(model: GPT) -> bool:
     """Whether to decode by :class:`FixedStep`: on a GPU, unless the model has a window, whose mask
-    depends on the cache's length."""
-    return model.head_weight.is_cuda and model.cfg.window is None
+    depends on the cache's length, or n-grams, for which the cache changes outside of the graph."""
+    cfg = model.cfg
+    return model.head_weight.is_cuda and cfg.window is None and cfg.ngram_rows is None
 
 
 class FixedStep:

@@ -28,6 +28,7 @@ from reprogpt.model.kernels.choose import (
     squared_relu,
 )
 from reprogpt.model.loss import softcap
+from reprogpt.model.ngram_embeds import NgramEmbeds
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": gelu,
@@ -51,6 +52,8 @@ class Cache(Protocol):
 
     length: int
     """The number of cached positions; the last layer's append adds to it."""
+    recent: Tensor | None
+    """The last tokens, for model.ngram_rows."""
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """New k, v (B, kv_heads, T, D) of a layer -> all of its k, v so far (.., S, D)."""
@@ -196,6 +199,7 @@ class GPT(nn.Module):
         self.ln_f = norm(cfg, cfg.norm_position == "pre")
         if not cfg.tied_head:
             self.lm_head = nn.Linear(cfg.n_embd, rows, bias=False)
+        self.ngram_embeds = NgramEmbeds(cfg)  # last: the weights before are drawn as without it
 
     @property
     def head_weight(self) -> Tensor:
@@ -225,6 +229,8 @@ class GPT(nn.Module):
             x = x * cfg.n_embd ** 0.5 + switches.sinusoids(positions, cfg.n_embd)
         elif cfg.position == "rope":
             angles = switches.rotary_angles(positions, cfg.n_embd // cfg.n_head, cfg.rope_base)
+        for ngram_embed in self.ngram_embeds(idx, positions, mask, cache):
+            x = x + ngram_embed
         if cfg.embed_norm:
             x = self.ln_0(x)
         x = keyed_dropout(x, site_keys(dropout_keys, 0), cfg.dropout_of("embedding"))
@@ -272,6 +278,8 @@ class GPT(nn.Module):
         self.head_weight[self.vocab_size:].zero_()
 
     def _init_std(self, name: str, p: Tensor) -> float:
+        if name.startswith("ngram"):  # an n-gram that was never seen adds nothing
+            return 0.0
         into_residual = name.endswith("c_proj.weight")
         if self.cfg.zero_init and (into_residual or name == "lm_head.weight"):
             return 0.0
@@ -293,4 +301,5 @@ class GPT(nn.Module):
         looked_up = (len(self.value_embeds) * cfg.kv_width + (not cfg.tied_head) * C) * V
         if cfg.position == "learned":
             looked_up += self.wpe.weight.numel()
+        looked_up += sum(p.numel() for p in self.ngram_embeds.parameters())
         return 6 * (self.num_parameters() - looked_up) + 12 * cfg.n_layer * T * C

@@ -176,7 +176,7 @@ def _pieces(c_attn: Tensor) -> int:
 def _kind(name: str, p: nn.Parameter) -> str:
     if p.dim() < 2:
         return "scalar"
-    if name.startswith(("wte.", "wpe.", "value_embeds.")):
+    if name.startswith(("wte.", "wpe.", "value_embeds.", "ngram_embeds.")):
         return "embed"
     if name.startswith("lm_head."):
         return "head"

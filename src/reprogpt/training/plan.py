@@ -74,7 +74,8 @@ def plan(cfg: Config, manifest: Manifest | None = None, measure: bool = False) -
 def parameters_by_part(model: nn.Module, vocab: int) -> dict[str, int]:
     """Parameters, without the vocabulary's padding; a tied head has none of its own."""
     parts = {"wte": "token embedding", "wpe": "position embedding", "attn": "attention",
-             "mlp": "MLP", "value_embeds": "value embeddings", "lm_head": "head"}
+             "mlp": "MLP", "value_embeds": "value embeddings",
+             "ngram_embeds": "n-gram embeddings", "lm_head": "head"}
     sums = dict.fromkeys([*parts.values(), "norms and others"], 0)
     for name, p in model.named_parameters():
         part = next((parts[word] for word in name.split(".") if word in parts), "norms and others")
