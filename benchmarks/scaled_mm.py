@@ -3,11 +3,12 @@
     python benchmarks/scaled_mm.py [--tokens 65536] [--layers "MLP up" head] [--device cuda]
         [--json FILE]
 
-For the linear layers of GPT-2 (124M) on a micro-batch, the three products of training: y = x W^T,
-dx = dy W, dW = dy^T x. torch._scaled_mm wants the first matrix by rows and the second by columns,
-so two of the three quantize a transposed copy. `fixed`: with the cast to fp8 of both inputs by a
-scale known beforehand. `amax`: with a scale taken from the largest value of the input at hand.
-Casts are compiled on a GPU; each is counted for each product, though a training can use one twice.
+For linear layers of GPT-2 (124M) and GPT-3 (1.3B) on a micro-batch, the three products of training:
+y = x W^T, dx = dy W, dW = dy^T x. torch._scaled_mm wants the first matrix by rows and the second by
+columns, so two of the three quantize a transposed copy. `fixed`: with the cast to fp8 of both
+inputs by a scale known beforehand. `amax`: with a scale taken from the largest value of the input
+at hand. Casts are compiled on a GPU; each is counted for each product, though a training can use
+one twice.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from benchmarks.timing import milliseconds
 from reprogpt.runtime.device import pick_device
 
 FP8, LARGEST = torch.float8_e4m3fn, 448.0
-LAYERS = {"MLP up": (768, 3072), "MLP down": (3072, 768), "head": (768, 50304)}  # in, out
+LAYERS = {"MLP up": (768, 3072), "MLP down": (3072, 768), "head": (768, 50304),  # in, out
+          "GPT-3 1.3B's MLP up": (2048, 8192), "GPT-3 1.3B's head": (2048, 50304)}
 Quantize = Callable[[Tensor, bool, float | None], tuple[Tensor, Tensor]]
 
 
