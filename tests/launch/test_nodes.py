@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from reprogpt.launch.join import connect, difference
 from reprogpt.launch.network import Rendezvous, listen
-from reprogpt.launch.nodes import SECRET, Nodes, connect, difference, facts, secret_of
+from reprogpt.launch.nodes import SECRET, Nodes, facts, secret_of
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.signals import StopSignals
 from tests.tiny_runs import join, launch, make_run, read_csv
@@ -83,7 +84,7 @@ def test_a_node_of_other_params_or_secret_is_refused(tmp_path: Path, tokens: Pat
 
 def test_strangers_neither_end_nor_hold_up_the_run(tmp_path: Path, tokens: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reprogpt.launch.nodes.HANDSHAKE_SECONDS", 1)
+    monkeypatch.setattr("reprogpt.launch.nodes.READ_SECONDS", 1)
     _, (first, _) = make_nodes(tmp_path, tokens, 2)
     rendezvous = Rendezvous.of(first.config.runtime)
     nodes = Nodes(first, rendezvous, {"src/a.py": "1" * 64})
