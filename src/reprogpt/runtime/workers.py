@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Self, TypeVar
+
+from reprogpt.runtime.signals import die_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,7 +49,8 @@ class Processes:
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # safe beside threads
-            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker)
+            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker,
+                                             (os.getpid(),))
         try:
             yield from self._pool.map(function, items)
         except BrokenProcessPool:
@@ -64,14 +66,7 @@ class Processes:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+def _start_worker(parent: int) -> None:
     """Leaves Ctrl-C to the parent process, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    die_with_parent(parent)
