@@ -5,9 +5,9 @@
 
 The launcher is the process that DVC sees. It holds the run's lock, starts one process per rank,
 forwards signals to them, restarts all of them when one fails, and ends after the last of them,
-or when its own parent dies. It never imports torch. The processes of one machine meet by a file in
-a private folder and use the loopback interface, so that nobody else can reach them. Those of
-several machines meet at a port of rank 0, which listens on one interface only.
+or when its own parent dies. It never imports torch. Processes of one machine meet by a file in a
+private folder and use the loopback interface; those of several, at a port of rank 0 that listens
+on one interface only.
 """
 
 import os

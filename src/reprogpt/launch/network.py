@@ -90,16 +90,14 @@ def interface_of(address: str) -> str | None:
 def bind_to(address: str) -> dict[str, str]:
     """Variables that make gloo and NCCL use only the interface of ``address``; what the user has
     set stays. Raises ConfigError when it has none."""
-    wanted = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    if all(os.environ.get(name) for name in wanted):
-        return {}
+    given = {key: os.environ[key] for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+             if os.environ.get(key)}
     name = interface_of(address)
-    if name is None:
+    if name is None and len(given) < 2:
         raise ConfigError(f"no network interface with the address {address} was found; set "
                           "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the one to use")
     # "=" makes NCCL take the name as a whole, not as the beginning of one.
-    return {key: os.environ.get(key) or value
-            for key, value in zip(wanted, (name, f"={name}"), strict=True)}
+    return {"GLOO_SOCKET_IFNAME": f"{name}", "NCCL_SOCKET_IFNAME": f"={name}"} | given
 
 
 def route_to(host: str, port: int) -> str:
