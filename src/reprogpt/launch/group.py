@@ -8,13 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import reprogpt
 from reprogpt.config import RuntimeConfig
-from reprogpt.launch import network
 from reprogpt.launch.nodes import Node
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.signals import StopSignals, die_with_parent
@@ -47,33 +45,6 @@ class Child(subprocess.Popen[bytes]):
         os.killpg(self.pid, signal.SIGKILL)
 
 
-@dataclass(frozen=True)
-class Part:
-    """The share of one node in a training over several: its ranks, and where rank 0 listens."""
-
-    first_rank: int
-    world: int
-    host: str
-    port: int
-
-
-def start_ranks(run: RunDir, held: Sequence[int] = (), part: Part | None = None,
-                server: int | None = None) -> list[Child]:
-    """Starts the training processes of this machine: all of the run, or its ``part``, which use
-    the interface that leads to rank 0. ``server``: the socket on which rank 0 listens."""
-    command = [sys.executable, "-m", "reprogpt.training.trainer", str(run.path)]
-    count = processes(run.config.runtime)
-    env = environment(count, run.config.train.deterministic)
-    if part is None:
-        return _start(command, env | meet_here(run.path / "rendezvous"), range(count), count, held)
-    env |= network.bind_to(network.route_to(part.host, part.port))
-    env["RENDEZVOUS"] = f"{part.host} {part.port}"
-    if server is not None:
-        env["RENDEZVOUS_FD"], held = str(server), [*held, server]
-    ranks = range(part.first_rank, part.first_rank + count)
-    return _start(command, env, ranks, part.world, held)
-
-
 def meet_here(folder: Path) -> dict[str, str]:
     """The environment of processes that meet by a file in ``folder``, which is made anew, and
     which only this user can read."""
@@ -83,8 +54,8 @@ def meet_here(folder: Path) -> dict[str, str]:
             "GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
 
 
-def _start(command: list[str], env: dict[str, str], ranks: range, world: int,
-           held: Sequence[int] = (), logs: Path | None = None) -> list[Child]:
+def start_group(command: list[str], env: dict[str, str], ranks: range, world: int,
+                held: Sequence[int] = (), logs: Path | None = None) -> list[Child]:
     """Starts one process per rank. The standard error of all but the first goes to ``logs``."""
     return [Child(command, env | {"RANK": str(rank), "LOCAL_RANK": str(local),
                                   "WORLD_SIZE": str(world)},
@@ -162,7 +133,7 @@ def run_group(command: list[str], meeting: Path, count: int) -> int:
         return bool(failed)
 
     with StopSignals() as stop:
-        children = _start(command, env, range(count), count, logs=meeting)
+        children = start_group(command, env, range(count), count, logs=meeting)
         status = wait_for(children, None, stop, note_failures)
     if stop.received == signal.SIGINT:
         raise KeyboardInterrupt

@@ -10,10 +10,11 @@ from multiprocessing import AuthenticationError
 from typing import Any
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch.group import Part, processes, start_ranks, wait_for
+from reprogpt.launch.group import processes, wait_for
 from reprogpt.launch.launcher import TrainingFailed
 from reprogpt.launch.network import Rendezvous
 from reprogpt.launch.nodes import SECRET, Peer, facts
+from reprogpt.launch.ranks import Part, start_ranks
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.signals import StopSignals
 

@@ -17,9 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch.group import Child, Part, describe, processes, start_ranks, wait_for
+from reprogpt.launch.group import Child, describe, processes, wait_for
 from reprogpt.launch.network import Rendezvous, listen
 from reprogpt.launch.nodes import LOST, Node, Nodes
+from reprogpt.launch.ranks import Part, start_ranks
 from reprogpt.launch.run_dir import RunDir, checkpoint_steps
 from reprogpt.launch.slurm import asks_slurm, start_slurm, start_slurm_node
 from reprogpt.runtime.signals import StopSignals, die_with_parent

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 
 from reprogpt.launch import network
-from reprogpt.launch.group import Child, Part, processes, start_ranks
+from reprogpt.launch.group import Child, processes
+from reprogpt.launch.ranks import Part, start_ranks
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.storage.files import write_json
 
