@@ -26,7 +26,7 @@ from reprogpt.launch.slurm import asks_slurm, start_slurm, start_slurm_node
 from reprogpt.runtime.signals import StopSignals, die_with_parent
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(ValueError):
     """The training did not finish; the message says why and how to continue."""
 
 
@@ -111,7 +111,7 @@ def main() -> int:
             with StopSignals() as stop:
                 return abs(wait_for(start_slurm_node(run), run, stop))
         launch(run)
-    except (TrainingFailed, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
