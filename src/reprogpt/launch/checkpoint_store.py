@@ -27,7 +27,8 @@ class Store:
     """The part of a store that belongs to one run. Its methods raise what fsspec and boto raise."""
 
     def __init__(self, url: str, run: Path) -> None:
-        """``url``: `s3://BUCKET/FOLDER`, or a folder, relative to the one that has runs/."""
+        """``url``: `s3://BUCKET/FOLDER`, or a folder, relative to the one that has runs/. Raises
+        where a small file cannot be written and removed."""
         import fsspec
 
         self.in_bucket, self.run = url.startswith("s3://"), run
@@ -39,8 +40,10 @@ class Store:
             self.fs, url = fsspec.filesystem("file"), str(local_path(url, run.parents[1]))
             if not Path(url).is_dir():
                 raise FileNotFoundError("there is no such folder (is it mounted?)")
-        self.top = url.rstrip("/")
-        self.path = f"{self.top}/{run.name}"
+        url = url.rstrip("/")
+        self.path, trial = f"{url}/{run.name}", f"{url}/check.{secrets.token_hex(4)}"
+        self.fs.pipe_file(trial, b"reprogpt")
+        self.fs.rm_file(trial)
 
     def names(self) -> list[str]:
         """The names of the run's copies, ascending by step."""
@@ -97,21 +100,16 @@ def step_of(name: str) -> int:
 def fetch(url: str | None, run: Path) -> None:
     """Brings ``run``'s folder up to date with the store, where there is one. Raises ConfigError
     when the store cannot be written or read."""
-    check(url, run.parent)
     if url is not None:
         with _one_line(url):
             Store(url, run).fetch()
 
 
 def check(url: str | None, runs: Path) -> None:
-    """Raises ConfigError when a small file cannot be written to the store of the runs in ``runs``,
-    and removed."""
+    """Raises ConfigError when the store of the runs in ``runs`` cannot be written."""
     if url is not None:
         with _one_line(url):
-            store = Store(url, runs / "any")
-            name = f"{store.top}/check.{secrets.token_hex(4)}"
-            store.fs.pipe_file(name, b"reprogpt")
-            store.fs.rm_file(name)
+            Store(url, runs / "any")
 
 
 @contextmanager
