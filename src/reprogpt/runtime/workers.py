@@ -39,7 +39,8 @@ class Processes:
 
     def __init__(self, workers: int):
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        context = multiprocessing.get_context("spawn")  # safe beside threads
+        self._pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """``function`` of every item, in order; in this process if there is one worker or item.
@@ -47,10 +48,6 @@ class Processes:
         if self.workers == 1 or len(items) < 2:
             yield from map(function, items)
             return
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # safe beside threads
-            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker,
-                                             (os.getpid(),))
         try:
             yield from self._pool.map(function, items)
         except BrokenProcessPool:
@@ -62,8 +59,7 @@ class Processes:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(parent: int) -> None:
