@@ -16,10 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
-sys.path.insert(0, str(ROOT / "src"))
-
+from benchmarks import ROOT
 from benchmarks.machine import heading, write
 from benchmarks.processes import tokens_per_second, write_tokens
 from reprogpt.runtime.contention import SPIN_COUNT

@@ -1,6 +1,6 @@
 """What sharing a training among processes costs on this machine.
 
-    python benchmarks/processes.py [--rounds 3] [--steps 36] [--json FILE]
+    python -m benchmarks.processes [--rounds 3] [--steps 36] [--json FILE]
 
 The real trainer, started by the launcher: one process with all cores, one with half of them, and
 two with half each, in turn. `efficiency` is the speed of two over twice that of one with as many
@@ -10,16 +10,12 @@ cores a process: what the exchange of gradients, and whatever else two processes
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
-sys.path.insert(0, str(ROOT / "src"))
-
+from benchmarks import ROOT
 from benchmarks.machine import heading, write
 from reprogpt.config import Config, merge, read_yaml
 from reprogpt.launch.launcher import launch

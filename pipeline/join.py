@@ -40,10 +40,10 @@ def main() -> None:
             runtime = runtime.model_copy(update={"rendezvous": arguments.address})
 
         def read() -> tuple[RunDir, Mapping[str, str]]:
-            cfg = load_params()  # runtime.resume names a folder that may be on node 0 alone
-            cfg = cfg.model_copy(update={"runtime": cfg.runtime.model_copy(
-                update={"resume": None})})
-            return prepare(cfg, PATHS, Seal.take("train", DVC_FILE).sources)
+            cfg = load_params()  # checkpoints, and the folder of runtime.resume, are node 0's
+            own = cfg.runtime.model_copy(update={"resume": None, "checkpoint_store": None})
+            return prepare(cfg.model_copy(update={"runtime": own}), PATHS,
+                           Seal.take("train", DVC_FILE).sources)
 
         try:
             join(Rendezvous.of(runtime), secret_of(runs_root(ROOT)), read, arguments.wait)

@@ -32,13 +32,9 @@ def train(cfg: Config, paths: Paths, code: Mapping[str, str]) -> None:
     ``code``: the sha256 of every source file that decides the weights. Raises ValueError when
     the training did not finish.
     """
-    from reprogpt.launch.launcher import TrainingFailed, launch
+    from reprogpt.launch.launcher import launch
 
-    run, code = prepare(cfg, paths, code)
-    try:
-        launch(run, code)
-    except TrainingFailed as failed:
-        raise ValueError(failed) from None
+    launch(*prepare(cfg, paths, code))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,14 @@ def checkout(tmp_path: Path) -> Path:
     return copy_checkout(tmp_path / "project")
 
 
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards for tiny trainings."""
+    from tests.tiny_runs import write_tokens
+
+    return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
 def read_documents(folder: Path, meta: "Meta") -> "Iterator[Document]":
     """Every document of a raw corpus, in order."""
     from reprogpt.data.raw_text import read_part

@@ -130,7 +130,7 @@ def join(run: RunDir, address: str, secret: str, **popen: Any) -> subprocess.Pop
     """Starts another node of a run, as python -m pipeline.join does."""
     script = ("import math, sys; from pathlib import Path; from reprogpt.launch.join import join;"
               "from reprogpt.launch.network import *; from reprogpt.launch.run_dir import RunDir;"
-              "run = RunDir.open(Path(sys.argv[1])); host, port = split_address(sys.argv[2]);"
+              "run = RunDir.open(Path(sys.argv[1])); host, _, port = sys.argv[2].rpartition(':');"
               "join(Rendezvous(2, host, int(port)), sys.argv[3], lambda: (run, {}), math.inf)")
     run.write()
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}

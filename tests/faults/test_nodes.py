@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reprogpt.launch.nodes import SECRET
 from reprogpt.launch.run_dir import RunDir
+from tests.launch.conftest import nothing_is_left_running  # noqa: F401 (a fixture)
 from tests.launch.test_launcher import (
     LONG,
     last_step,
@@ -20,33 +20,17 @@ from tests.launch.test_launcher import (
     wait_for,
     wait_for_step,
 )
-from tests.launch.test_nodes import end, losses, make_nodes
+from tests.launch.test_nodes import KEY, end, losses, make_nodes, secret  # noqa: F401 (likewise)
 from tests.tiny_runs import (
     join,
     launch,
     make_run,
-    members_in,
     read_csv,
     weights,
     without_times,
-    write_tokens,
 )
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
-KEY = "of this test"
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(SECRET, KEY)
-    yield
-    for pid in members_in(tmp_path):
-        os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
 def kill(run: RunDir) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from reprogpt.launch.run_dir import RunDir
 from tests.launch.test_launcher import LONG, members, wait_for, wait_for_step
-from tests.tiny_runs import launch, make_run, read_csv, weights, without_times, write_tokens
+from tests.tiny_runs import launch, make_run, read_csv, weights, without_times
 
 
 def answers() -> bool:
@@ -25,11 +25,6 @@ def answers() -> bool:
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800),
               pytest.mark.skipif(not answers(), reason="no Slurm with a free node here")]
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Shards for trainings that the launcher starts, and an end to all that a test has started."""
+"""An end to all that a test has started."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_runs import members_in, write_tokens
+from tests.tiny_runs import members_in
 
 
 @pytest.fixture(autouse=True)
@@ -16,8 +16,3 @@ def nothing_is_left_running(tmp_path: Path) -> Iterator[None]:
     yield
     for pid in members_in(tmp_path):
         os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))

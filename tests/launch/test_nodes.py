@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 
+from reprogpt.launch.join import connect, difference
 from reprogpt.launch.network import Rendezvous, listen
-from reprogpt.launch.nodes import SECRET, Nodes, connect, difference, facts, secret_of
+from reprogpt.launch.nodes import SECRET, Nodes, facts, secret_of
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.signals import StopSignals
 from tests.tiny_runs import join, launch, make_run, read_csv
 
 pytestmark = pytest.mark.timeout(900)
+KEY = "of this test"
 
 
 @pytest.fixture(autouse=True)
 def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SECRET, "of this test")
+    monkeypatch.setenv(SECRET, KEY)
 
 
 def free_port() -> int:
@@ -53,7 +55,7 @@ def test_two_nodes_train_as_one_process(tmp_path: Path, tokens: Path) -> None:
     alone = make_run(tmp_path / "alone", tokens)
     end(launch(alone))
     address, (first, second) = make_nodes(tmp_path, tokens, 2)
-    other = join(second, address, "of this test")  # it waits for node 0
+    other = join(second, address, KEY)  # it waits for node 0
     said = end(launch(first), other)
     assert losses(first) == pytest.approx(losses(alone), abs=1e-5)
     assert "python -m pipeline.join" in said[0]
@@ -69,7 +71,7 @@ def test_a_node_of_other_params_or_secret_is_refused(tmp_path: Path, tokens: Pat
     node_0 = launch(first)
     other = make_run(tmp_path / "other", tokens, train={"lr": 0.5}, runtime={
         "launcher": "c10d", "nodes": 2, "rendezvous": address})
-    for run, secret, reason in ((other, "of this test", "this node has train.lr=0.5, node 0 has"),
+    for run, secret, reason in ((other, KEY, "this node has train.lr=0.5, node 0 has"),
                                 (first, "another", f"knows another {SECRET}")):
         joining = join(run, address, secret)
         said = joining.communicate(timeout=120)[1]
@@ -83,7 +85,7 @@ def test_a_node_of_other_params_or_secret_is_refused(tmp_path: Path, tokens: Pat
 
 def test_strangers_neither_end_nor_hold_up_the_run(tmp_path: Path, tokens: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reprogpt.launch.nodes.HANDSHAKE_SECONDS", 1)
+    monkeypatch.setattr("reprogpt.launch.nodes.READ_SECONDS", 1)
     _, (first, _) = make_nodes(tmp_path, tokens, 2)
     rendezvous = Rendezvous.of(first.config.runtime)
     nodes = Nodes(first, rendezvous, {"src/a.py": "1" * 64})
@@ -94,7 +96,7 @@ def test_strangers_neither_end_nor_hold_up_the_run(tmp_path: Path, tokens: Path,
     strangers[3].close()
     with StopSignals() as stop:
         def other() -> None:
-            peer = connect(rendezvous, "of this test", stop, 60)
+            peer = connect(rendezvous, KEY, stop, 60)
             assert peer is not None
             told = peer.receive(60)
             assert told is not None
@@ -128,7 +130,7 @@ def test_a_difference_is_named(tmp_path: Path, tokens: Path) -> None:
 
 
 def test_the_secret_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert secret_of(tmp_path) == "of this test"
+    assert secret_of(tmp_path) == KEY
     monkeypatch.delenv(SECRET)
     made = secret_of(tmp_path / "runs")
     assert len(made) == 32

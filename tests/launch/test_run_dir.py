@@ -12,12 +12,7 @@ import pytest
 from reprogpt.errors import ConfigError
 from reprogpt.launch.run_dir import RunDir, runs_root
 from reprogpt.training import checkpoint
-from tests.tiny_runs import config, make_run, write_tokens
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokens(tmp_path_factory.mktemp("tokens"))
+from tests.tiny_runs import config, make_run
 
 
 def test_runs_of_a_temporary_checkout_are_the_main_ones(tmp_path: Path) -> None:

@@ -27,35 +27,37 @@ class Store:
     """The part of a store that belongs to one run. Its methods raise what fsspec and boto raise."""
 
     def __init__(self, url: str, run: Path) -> None:
-        """``url``: `s3://BUCKET/FOLDER`, or a folder, relative to the one that has runs/."""
+        """``url``: `s3://BUCKET/FOLDER`, or a folder, relative to the one that has runs/. Raises
+        where a small file cannot be written and removed."""
         import fsspec
 
-        self.in_bucket = url.startswith("s3://")
-        self.top = url[5:].rstrip("/") if self.in_bucket else str(local_path(url, run.parents[1]))
-        self.path, self.run = f"{self.top}/{run.name}", run
+        self.in_bucket, self.run = url.startswith("s3://"), run
         if self.in_bucket:
             limits = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
             self.fs: Any = fsspec.filesystem("s3", skip_instance_cache=True,
                                              use_listings_cache=False, config_kwargs=limits)
         else:
-            if not Path(self.top).is_dir():
+            self.fs, url = fsspec.filesystem("file"), str(local_path(url, run.parents[1]))
+            if not Path(url).is_dir():
                 raise FileNotFoundError("there is no such folder (is it mounted?)")
-            self.fs = fsspec.filesystem("file")
+        url = url.rstrip("/")
+        self.path, trial = f"{url}/{run.name}", f"{url}/check.{secrets.token_hex(4)}"
+        self.fs.pipe_file(trial, b"reprogpt")
+        self.fs.rm_file(trial)
 
     def names(self) -> list[str]:
         """The names of the run's copies, ascending by step."""
         found = self.fs.ls(self.path, detail=False) if self.fs.exists(self.path) else ()
-        names = [name for name in (path.rpartition("/")[2] for path in found)
-                 if COPY.fullmatch(name)]
-        return sorted(names, key=step_of)
+        names = (path.rpartition("/")[2] for path in found)
+        return sorted(filter(COPY.fullmatch, names), key=step_of)
 
     def put(self, source: Path, name: str) -> None:
         """Copies a file, which is visible under ``name`` once it is whole."""
         if self.in_bucket:
             self.fs.put_file(str(source), f"{self.path}/{name}")
-            return
-        with replacing(Path(self.path, name)) as temporary:
-            shutil.copyfile(source, temporary)
+        else:
+            with replacing(Path(self.path, name)) as temporary:
+                shutil.copyfile(source, temporary)
 
     def get(self, name: str) -> None:
         """Copies a checkpoint into the run's folder. Raises ValueError when it is damaged."""
@@ -67,33 +69,26 @@ class Store:
                 raise ValueError(f"{name}: its sha256 is another")
             write_bytes(path.with_suffix(".sha256"), digest.encode())
 
-    def check(self) -> None:
-        """Writes and removes a small file: raises where that is not possible."""
-        name = f"{self.top}/check.{secrets.token_hex(4)}"
-        self.fs.pipe_file(name, b"reprogpt")
-        self.fs.rm_file(name)
-
     def fetch(self) -> None:
         """Copies the newest intact checkpoint into the run's folder, if that has none as new."""
         if not self.in_bucket:
             for left in Path(self.path).glob(".*"):  # temporary files of a copy that was killed
                 left.unlink(missing_ok=True)
-        here, names = max(checkpoint_steps(self.run), default=-1), self.names()
         if not (self.run / "run.json").exists() and self.fs.exists(f"{self.path}/run.json"):
             with replacing(self.run / "run.json") as temporary:  # what runtime.resume compares
                 self.fs.get_file(f"{self.path}/run.json", str(temporary))
-        for name in reversed([name for name in names if name.startswith("step_")]):
-            step = step_of(name)
-            if step <= here:
-                return
-            best = [name for name in names if name.startswith("best_") and step_of(name) <= step]
+        here, names = max(checkpoint_steps(self.run), default=-1), self.names()
+        newer = [name for name in names if name.startswith("step_") and step_of(name) > here]
+        for name in reversed(newer):
+            best = [b for b in names if b.startswith("best_") and step_of(b) <= step_of(name)]
             try:
                 for wanted in (*best, name):  # the checkpoint last: it refers to the best one
                     self.get(wanted)
             except ValueError as error:
                 print(f"{self.path}: {error}; using the checkpoint before it", file=sys.stderr)
                 continue
-            print(f"fetched the checkpoint of step {step} from {self.path}", file=sys.stderr)
+            print(f"fetched the checkpoint of step {step_of(name)} from {self.path}",
+                  file=sys.stderr)
             return
 
 
@@ -105,22 +100,20 @@ def step_of(name: str) -> int:
 def fetch(url: str | None, run: Path) -> None:
     """Brings ``run``'s folder up to date with the store, where there is one. Raises ConfigError
     when the store cannot be written or read."""
-    with _one_line(url):
-        if url is not None:
-            store = Store(url, run)
-            store.check()
-            store.fetch()
+    if url is not None:
+        with _one_line(url):
+            Store(url, run).fetch()
 
 
 def check(url: str | None, runs: Path) -> None:
     """Raises ConfigError when the store of the runs in ``runs`` cannot be written."""
-    with _one_line(url):
-        if url is not None:
-            Store(url, runs / "any").check()
+    if url is not None:
+        with _one_line(url):
+            Store(url, runs / "any")
 
 
 @contextmanager
-def _one_line(url: str | None) -> Iterator[None]:
+def _one_line(url: str) -> Iterator[None]:
     name = f"params.yaml: runtime.checkpoint_store={url}"
     try:
         yield
@@ -138,48 +131,44 @@ class CheckpointCopies:
     def __init__(self, url: str | None, run: Path, keep: int, patience: float) -> None:
         """``keep``: copies to keep. ``patience``: seconds that :meth:`start` may wait."""
         self.url, self.run, self.keep, self.patience = url, run, keep, patience
-        self._thread: threading.Thread | None = None
+        self._copying = threading.Lock()
 
     def start(self, step: int, best: int | None = None) -> None:
         """Begins to copy the checkpoint of ``step`` and the weights of step ``best``, once the
         copy before is finished; leaves it out where that takes longer than ``patience``."""
         if self.url is None:
             return
-        self.wait(self.patience)
-        if self._thread and self._thread.is_alive():
-            self._say(f"{self.url}: is too slow, the checkpoint of step {step} is not copied")
-            return
-        self._thread = threading.Thread(target=self._copy, args=(self.url, step, best), daemon=True)
-        self._thread.start()
+        if self._copying.acquire(timeout=self.patience):
+            threading.Thread(target=self._copy, args=(self.url, step, best), daemon=True).start()
+        else:
+            print(f"{self.url}: is too slow, the checkpoint of step {step} is not copied",
+                  file=sys.stderr)
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Returns when no copy is under way, or after ``seconds``."""
-        if self._thread:
-            self._thread.join(seconds)
+    def wait(self) -> None:
+        """Returns when no copy is under way."""
+        with self._copying:
+            pass
 
     def _copy(self, url: str, step: int, best: int | None) -> None:
         try:
             store = Store(url, self.run)
             before = store.names()
-            files = [self.run / f"step_{step:06d}.pt"]
-            if best is not None:
-                files.insert(0, self.run / f"best_{best:06d}.pt")
-            mine = [f"{file.stem}.{file.with_suffix('.sha256').read_text()}.pt" for file in files]
             store.put(self.run / "run.json", "run.json")
-            for file, name in zip(files, mine, strict=True):
-                if name not in before:
-                    store.put(file, name)
+            mine = []
+            for stem in [*([] if best is None else [f"best_{best:06d}"]), f"step_{step:06d}"]:
+                mine.append(f"{stem}.{(self.run / f'{stem}.sha256').read_text()}.pt")
+                if mine[-1] not in before:
+                    store.put(self.run / f"{stem}.pt", mine[-1])
             older = [name for name in before if name.startswith("step_") and step_of(name) < step]
             kept = {*mine, *older[max(0, len(older) + 1 - self.keep):]}
             for name in before:
                 if name not in kept:
                     store.fs.rm_file(f"{store.path}/{name}")
         except Exception as error:
-            self._say(f"{url}: the checkpoint of step {step} was not copied: {_reason(error)}; "
-                      "training goes on, and copies the next one")
-
-    def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+            print(f"{url}: the checkpoint of step {step} was not copied: {_reason(error)}; "
+                  "training goes on, and copies the next one", file=sys.stderr)
+        finally:
+            self._copying.release()
 
 
 def _reason(error: Exception) -> str:

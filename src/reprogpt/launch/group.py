@@ -6,16 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import reprogpt
 from reprogpt.config import RuntimeConfig
-from reprogpt.launch import network
 from reprogpt.launch.nodes import Node
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.runtime.contention import bound_spinning
@@ -30,56 +27,37 @@ LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
 class Child(subprocess.Popen[bytes]):
-    """A process in a session of its own, so that Ctrl-C reaches the launcher alone."""
+    """A process in a session of its own, so that Ctrl-C reaches the launcher alone. It ends when
+    this process does."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None,
+                 held: Sequence[int] = (), log: Path | None = None) -> None:
+        """``held``: descriptors that it inherits; ``log``: the file for its standard error."""
+        with log.open("wb") if log else nullcontext() as file:
+            super().__init__(command, env=env, pass_fds=held, start_new_session=True, stderr=file,
+                             preexec_fn=partial(die_with_parent, os.getpid()))
 
     def kill(self) -> None:
         """Kills it and what it has started."""
         os.killpg(self.pid, signal.SIGKILL)
 
 
-Kind = TypeVar("Kind", bound=Child)
+def meet_here(folder: Path) -> dict[str, str]:
+    """The environment of processes that meet by a file in ``folder``, which is made anew, and
+    which only this user can read."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    return {"RENDEZVOUS_FILE": str(folder / "store"),
+            "GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
 
 
-@dataclass(frozen=True)
-class Part:
-    """The share of one node in a training over several: its ranks, and where rank 0 listens."""
-
-    node: int
-    first_rank: int
-    world: int
-    host: str
-    port: int
-
-
-def start_group(command: list[str], meeting: Path, env: dict[str, str], count: int,
-                held: list[int], part: Part | None = None, own_address: str = "",
-                server: int | None = None, quiet: bool = False) -> list[Child]:
-    """Starts ``count`` processes that form a group. Without ``part`` they are all of it, and meet
-    by a file in the folder ``meeting``, which only this user can read. ``quiet``: the standard
-    error of ranks above 0 goes to files there."""
-    if part is None:
-        shutil.rmtree(meeting, ignore_errors=True)
-        meeting.mkdir(mode=0o700, parents=True)
-        part = Part(0, 0, count, "", 0)
-        env = env | {"RENDEZVOUS_FILE": str(meeting / "store"),
-                     "GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK}
-    else:
-        env = (env | network.bind_to(own_address)
-               | {"RENDEZVOUS": f"{part.host} {part.port}", "RENDEZVOUS_FD": str(server or "")})
-    return [start(command, env | {"RANK": str(part.first_rank + rank), "LOCAL_RANK": str(rank),
-                                   "WORLD_SIZE": str(part.world)},
-                   held if server is None or rank else [*held, server], Child,
-                   meeting / f"rank_{rank}.txt" if quiet and rank else None)
-            for rank in range(count)]
-
-
-def start(command: list[str], env: dict[str, str], held: list[int], kind: type[Kind],
-          log: Path | None = None) -> Kind:
-    """Starts one process, which ends when this one does. ``held``: descriptors that it inherits;
-    ``log``: the file for its standard error."""
-    with log.open("wb") if log else nullcontext() as file:
-        return kind(command, env=env, pass_fds=held, start_new_session=True, stderr=file,
-                    preexec_fn=partial(die_with_parent, os.getpid()))
+def start_group(command: list[str], env: dict[str, str], ranks: range, world: int,
+                held: Sequence[int] = (), logs: Path | None = None) -> list[Child]:
+    """Starts one process per rank. The standard error of all but the first goes to ``logs``."""
+    return [Child(command, env | {"RANK": str(rank), "LOCAL_RANK": str(local),
+                                  "WORLD_SIZE": str(world)},
+                  held, logs / f"rank_{local}.txt" if logs and local else None)
+            for local, rank in enumerate(ranks)]
 
 
 def wait_for(children: Sequence[Child | Node], run: RunDir | None, stop: StopSignals,
@@ -142,7 +120,8 @@ def run_group(command: list[str], meeting: Path, count: int) -> int:
     """Runs ``command`` in ``count`` processes that form a group on this machine, and returns 0 or
     the first failure's exit status. Only rank 0 writes to standard error, and the rank that failed
     first, so that a line is said once. Raises KeyboardInterrupt."""
-    env = {key: value for key, value in environment(count).items() if key != "DVC_STAGE"}
+    env = environment(count) | meet_here(meeting)
+    env.pop("DVC_STAGE", None)
     failed: list[int] = []
 
     def note_failures() -> bool:
@@ -150,7 +129,7 @@ def run_group(command: list[str], meeting: Path, count: int) -> int:
         return bool(failed)
 
     with StopSignals() as stop:
-        children = start_group(command, meeting, env, count, [], quiet=True)
+        children = start_group(command, env, range(count), count, logs=meeting)
         status = wait_for(children, None, stop, note_failures)
     if stop.received == signal.SIGINT:
         raise KeyboardInterrupt

@@ -5,9 +5,9 @@
 
 The launcher is the process that DVC sees. It holds the run's lock, starts one process per rank,
 forwards signals to them, restarts all of them when one fails, and ends after the last of them,
-or when its own parent dies. It never imports torch. The processes of one machine meet by a file in
-a private folder and use the loopback interface, so that nobody else can reach them. Those of
-several machines meet at a port of rank 0, which listens on one interface only.
+or when its own parent dies. It never imports torch. Processes of one machine meet by a file in a
+private folder and use the loopback interface; those of several, at a port of rank 0 that listens
+on one interface only.
 """
 
 import os
@@ -15,19 +15,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from reprogpt.errors import ConfigError
-from reprogpt.launch import network
-from reprogpt.launch.group import Child, Part, describe, processes, wait_for
+from reprogpt.launch.group import Child, describe, processes, wait_for
+from reprogpt.launch.network import Rendezvous, listen
 from reprogpt.launch.nodes import LOST, Node, Nodes
-from reprogpt.launch.ranks import start_ranks
+from reprogpt.launch.ranks import Part, start_ranks
 from reprogpt.launch.run_dir import RunDir, checkpoint_steps
 from reprogpt.launch.slurm import asks_slurm, start_slurm, start_slurm_node
 from reprogpt.runtime.signals import StopSignals, die_with_parent
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(ValueError):
     """The training did not finish; the message says why and how to continue."""
 
 
@@ -45,29 +44,23 @@ def launch(run: RunDir, code: Mapping[str, str] | None = None) -> None:
     with StopSignals() as stop:
         try:
             if run.config.runtime.launcher == "c10d":
-                nodes = Nodes(run, network.Rendezvous.of(run.config.runtime), code or {})
+                nodes = Nodes(run, Rendezvous.of(run.config.runtime), code or {})
             status = _train(run, held, stop, nodes)
         finally:
             for descriptor in held:
                 os.close(descriptor)
             if nodes is not None:
-                nodes.end(**_ending(run))
-    if run.failure.exists():
-        reason = run.failure.read_text(encoding="utf-8") or "training failed, the reason is above"
+                nodes.end(**run.ending())
+    ending = run.ending()
+    if "failed" in ending:
+        reason = ending["failed"] or "training failed, the reason is above"
         raise (ConfigError if reason.startswith("params.yaml: ") else TrainingFailed)(reason)
-    if run.done.exists() or (status == 0 and not stop.received):
+    if ending or (status == 0 and not stop.received):
         return
     what = f"stopped by {stop.received.name}" if stop.received else describe(status)
     then = (f"continues from the last checkpoint in runs/{run.path.name}"
             if checkpoint_steps(run.path) else "starts it anew, there was no checkpoint yet")
     raise TrainingFailed(f"training {what}; the same command {then}")
-
-
-def _ending(run: RunDir) -> dict[str, Any]:
-    """What the other nodes are told at the end; nothing when the run is to be continued."""
-    if run.failure.exists():
-        return {"failed": run.failure.read_text(encoding="utf-8")}
-    return {"done": True} if run.done.exists() else {}
 
 
 def _train(run: RunDir, held: list[int], stop: StopSignals, nodes: Nodes | None) -> int:
@@ -86,14 +79,13 @@ def _train(run: RunDir, held: list[int], stop: StopSignals, nodes: Nodes | None)
         status = wait_for(children, run, stop)
         if reasons := [f"node {node.name}: {node.reason}" for node in others if node.reason]:
             run.failure.write_text(reasons[0], encoding="utf-8")
-        final = run.failure.exists() or run.done.exists() or stop.received
-        lost = [node.name for node in others if node.lost]
-        if not status or final or not (restarts or lost):
+        lost = ", ".join(node.name for node in others if node.lost)
+        if not status or run.ending() or stop.received or not (restarts or lost):
             return status
         restarts -= not lost
-        print(f"node {', '.join(lost)} was lost; it may come back" if lost else
+        print(f"node {lost} was lost; it may come back" if lost else
               f"training {describe(status)}; starting it again ({restarts} restarts left)",
-              file=sys.stderr, flush=True)
+              file=sys.stderr)
 
 
 def _start_with(run: RunDir, others: Sequence[Node], nodes: Nodes | None, held: list[int]
@@ -101,14 +93,13 @@ def _start_with(run: RunDir, others: Sequence[Node], nodes: Nodes | None, held: 
     """Starts the training processes of this machine as node 0, and has the others start theirs."""
     if nodes is None:
         return start_ranks(run, held)
-    with network.listen(nodes.address, 0) as server:
+    with listen(nodes.address, 0) as server:
         port, rank = server.getsockname()[1], processes(run.config.runtime)
         world = rank + sum(node.processes for node in others)
-        for number, node in enumerate(others, 1):
-            node.start(asdict(Part(number, rank, world, nodes.address, port)))
+        for node in others:
+            node.start(asdict(Part(rank, world, nodes.address, port)))
             rank += node.processes
-        return start_ranks(run, held, Part(0, 0, world, nodes.address, port), nodes.address,
-                           server.fileno())
+        return start_ranks(run, held, Part(0, world, nodes.address, port), server.fileno())
 
 
 def main() -> int:
@@ -120,7 +111,7 @@ def main() -> int:
             with StopSignals() as stop:
                 return abs(wait_for(start_slurm_node(run), run, stop))
         launch(run)
-    except (TrainingFailed, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -4,10 +4,11 @@ import ipaddress
 import os
 import re
 import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
 
 from reprogpt.config import RuntimeConfig
 from reprogpt.errors import ConfigError
@@ -29,20 +30,19 @@ class Rendezvous:
         variables of SkyPilot, torchrun or Slurm. Raises ConfigError when nothing says it."""
         nodes = runtime.nodes or _first(environ, "SKYPILOT_NUM_NODES", "NNODES",
                                         "SLURM_JOB_NUM_NODES")
-        host, port = split_address(runtime.rendezvous or "")
-        host = host or _first(environ, "MASTER_ADDR", "SKYPILOT_NODE_IPS") or first_host(
-            environ.get("SLURM_JOB_NODELIST", ""))
-        port = port or _first(environ, "MASTER_PORT") or str(DEFAULT_PORT)
+        address = urlsplit(f"//{runtime.rendezvous or ''}")
+        host = (address.hostname or _first(environ, "MASTER_ADDR", "SKYPILOT_NODE_IPS")
+                or first_host(environ.get("SLURM_JOB_NODELIST", "")))
         for key, value, example in (("nodes", nodes, "2"), ("rendezvous", host, "10.0.0.1:29400")):
             if not value:
                 raise ConfigError(f"params.yaml: runtime.{key} must be set when launcher is 'c10d' "
                                   f"and no environment variable says it; e.g. {key}: {example}")
         try:
-            return cls(int(nodes), host, int(port))
-        except ValueError:
-            raise ConfigError(f"NNODES={nodes}, MASTER_PORT={port} must be whole numbers; correct "
-                              "these variables, or set runtime.nodes and runtime.rendezvous"
-                              ) from None
+            port = address.port or int(_first(environ, "MASTER_PORT") or DEFAULT_PORT)
+            return cls(int(nodes), host, port)
+        except ValueError as error:
+            raise ConfigError(f"params.yaml: runtime.nodes, runtime.rendezvous: {error}; correct "
+                              "them, or NNODES and MASTER_PORT where these stand in") from None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -52,15 +52,6 @@ def node_rank(environ: Mapping[str, str] = os.environ) -> int | None:
     """This machine's number among the nodes, where a launcher's variable says it."""
     found = _first(environ, "SKYPILOT_NODE_RANK", "NODE_RANK", "SLURM_NODEID")
     return int(found) if found.isdecimal() else None
-
-
-def split_address(address: str) -> tuple[str, str]:
-    """(host, port) of HOST, HOST:PORT or [IPv6]:PORT; the port is empty where it is missing."""
-    if address.startswith("["):
-        host, _, port = address[1:].partition("]")
-        return host, port.removeprefix(":")
-    host, _, port = address.rpartition(":")
-    return (host, port) if host else (port, "")
 
 
 def first_host(nodelist: str) -> str:
@@ -91,40 +82,22 @@ def listen(host: str, port: int, key: str = "runtime.rendezvous") -> socket.sock
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface that has this address; None where it cannot be found. Linux."""
-    number = ipaddress.ip_address(address.partition("%")[0])
-    if number.is_loopback and number.version == 4:
-        return "lo"
-    if number.version == 6:
-        table = Path("/proc/net/if_inet6")
-        rows = map(str.split, table.read_text().splitlines() if table.exists() else [])
-        return next((row[-1] for row in rows if int(row[0], 16) == int(number)), None)
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:  # SIOCGIFADDR of linux/sockios.h: the address is at byte 20 of struct ifreq
-                found = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()[:15]))
-            except OSError:  # an interface without an address
-                continue
-            if found[20:24] == number.packed:
-                return name
-    return None
+    """The network interface that has this address; None where it cannot be found."""
+    return next((name for name, found in psutil.net_if_addrs().items()
+                 if any(one.address.partition("%")[0] == address for one in found)), None)
 
 
 def bind_to(address: str) -> dict[str, str]:
     """Variables that make gloo and NCCL use only the interface of ``address``; what the user has
     set stays. Raises ConfigError when it has none."""
-    wanted = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    if all(os.environ.get(name) for name in wanted):
-        return {}
+    given = {key: os.environ[key] for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+             if os.environ.get(key)}
     name = interface_of(address)
-    if name is None:
+    if name is None and len(given) < 2:
         raise ConfigError(f"no network interface with the address {address} was found; set "
                           "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the one to use")
     # "=" makes NCCL take the name as a whole, not as the beginning of one.
-    return {key: os.environ.get(key) or value
-            for key, value in zip(wanted, (name, f"={name}"), strict=True)}
+    return {"GLOO_SOCKET_IFNAME": f"{name}", "NCCL_SOCKET_IFNAME": f"={name}"} | given
 
 
 def route_to(host: str, port: int) -> str:
@@ -133,8 +106,3 @@ def route_to(host: str, port: int) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(address)
         return str(probe.getsockname()[0])
-
-
-def host_name() -> str:
-    """This machine's name, for messages."""
-    return socket.gethostname()

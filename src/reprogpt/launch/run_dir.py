@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -75,29 +75,28 @@ class RunDir:
 
     def _check_resume(self) -> None:
         name = f"params.yaml: runtime.resume={self.path.name}"
-        steps = checkpoint_steps(self.path)
-        try:
-            known = _read(self.path / "run.json") if steps else None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{name} cannot be continued: {error}; set it to null") from None
-        if known is None:
+        if not checkpoint_steps(self.path):
             raise ConfigError(f"{name} has no checkpoint in {self.path.parent}; name a run that "
                               "is there, or set it to null")
-        before = Config.parse(known.config, source=str(self.path / "run.json"))
-        old = _identity(before, known.contents)
-        new = self.identity()
+        try:
+            before = RunDir.open(self.path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{name} cannot be continued: {error}; set it to null") from None
+        old, new = before.identity(), self.identity()
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise ConfigError(f"{name} was trained with {key}={old.get(key)}, not "
                                   f"{new.get(key)}: only its code may differ; put that back, "
                                   "or set runtime.resume to null")
-        if self.trained and self.fingerprint not in known.fingerprints:
+        if self.trained and self.fingerprint != before.fingerprint:
             raise ConfigError(f"{name} is finished, by other code than this; set it to null to "
                               "train anew")
 
     def identity(self) -> dict[str, Any]:
         """Key -> value of everything but code that decides this run's weights."""
-        return _identity(self.config, self.contents)
+        flat = {f"{section}.{key}": value for section in ("model", "train")
+                for key, value in getattr(self.config, section).canonical().items()}
+        return flat | {"seed": self.config.seed} | {name: sha[:16] for name, sha in self.contents}
 
     def lock(self) -> int:
         """Locks the run until the last process that holds the returned descriptor ends: a child may
@@ -120,6 +119,12 @@ class RunDir:
         """Whether there is a checkpoint of the last step: only the model is still to be written."""
         last = max(checkpoint_steps(self.path), default=-1)
         return self.done.exists() or last >= self.config.train.max_steps
+
+    def ending(self) -> dict[str, Any]:
+        """{"failed": reason} or {"done": True}; empty when the run is to be continued."""
+        if self.failure.exists():
+            return {"failed": self.failure.read_text(encoding="utf-8")}
+        return {"done": True} if self.done.exists() else {}
 
     @property
     def failure(self) -> Path:
@@ -159,10 +164,3 @@ def checkpoint_steps(run: Path) -> list[int]:
 def runs_root(checkout: Path) -> Path:
     """The runs/ of ``checkout``, or of the main one when this is a temporary copy by DVC."""
     return main_checkout(checkout) / "runs"
-
-
-def _identity(config: Config, contents: Iterable[Sequence[str]]) -> dict[str, Any]:
-    """Key -> value of everything but code that decides a run's weights."""
-    flat = {f"{section}.{key}": value for section in ("model", "train")
-            for key, value in getattr(config, section).canonical().items()}
-    return flat | {"seed": config.seed} | {name: digest[:16] for name, digest in contents}

@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 
 from reprogpt.launch import network
-from reprogpt.launch.group import Child, Part, processes, start
-from reprogpt.launch.ranks import run_environment, start_ranks
+from reprogpt.launch.group import Child, processes
+from reprogpt.launch.ranks import Part, start_ranks
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.storage.files import write_json
 
@@ -21,32 +21,30 @@ def asks_slurm(run: RunDir) -> bool:
     return run.config.runtime.launcher == "slurm" and "SLURM_JOB_ID" not in os.environ
 
 
-class Submitted(Child):
-    """`sbatch --wait` of a run's job."""
+class Job(Child):
+    """`sbatch --wait`: waits for an allocation by the options in SBATCH_* variables, and for the
+    end of the job in it."""
 
-    name: str
+    def __init__(self, name: str, command: Sequence[str], held: Sequence[int]) -> None:
+        self.name = name
+        super().__init__(["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name={name}",
+                          f"--wrap=exec {shlex.join(command)}"], held=held)
 
     def terminate(self) -> None:
         """Asks the job to save and stop; by SIGTERM, as srun takes SIGINT otherwise."""
         subprocess.run(["scancel", "--batch", "--signal=TERM", f"--name={self.name}"], check=False)
 
 
-def start_slurm(run: RunDir, held: list[int]) -> Child:
-    """In an allocation: srun, which starts the launcher on every node. Outside: sbatch, which
-    waits for an allocation by the options in SBATCH_* variables."""
+def start_slurm(run: RunDir, held: Sequence[int]) -> Child:
+    """In an allocation: srun, which starts the launcher on every node. Outside: sbatch."""
     command = [sys.executable, "-m", "reprogpt.launch.launcher", str(run.path)]
-    env = run_environment(run)
     if asks_slurm(run):
-        name = f"reprogpt-{run.path.name}"
-        job = start(["sbatch", "--wait", "--signal=B:USR1@120", f"--job-name={name}",
-                     f"--wrap=exec {shlex.join(command)}"], env, held, Submitted)
-        job.name = name
-        return job
+        return Job(f"reprogpt-{run.path.name}", command, held)
     meeting = run.path / "rendezvous"  # on the file system that all nodes share
     shutil.rmtree(meeting, ignore_errors=True)
     meeting.mkdir(mode=0o700)
-    return start(["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", *command, "node"], env,
-                 held, Child)
+    return Child(["srun", "--kill-on-bad-exit=1", "--ntasks-per-node=1", *command, "node"],
+                 held=held)
 
 
 def start_slurm_node(run: RunDir) -> list[Child]:
@@ -54,16 +52,15 @@ def start_slurm_node(run: RunDir) -> list[Child]:
     interface that has its name, and tells the others by a file that only this user can read."""
     node, nodes = int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_JOB_NUM_NODES"])
     if nodes == 1:
-        return start_ranks(run, [])
+        return start_ranks(run)
     local, file = processes(run.config.runtime), run.path / "rendezvous/address.json"
-    part = Part(node, node * local, nodes * local, "", 0)
     if node == 0:
         name = network.first_host(os.environ["SLURM_JOB_NODELIST"])
         with network.listen(name, 0, "the first node of SLURM_JOB_NODELIST") as server:
             host, port = server.getsockname()[:2]
             write_json(file, [host, port])
-            return start_ranks(run, [], replace(part, host=host, port=port), host, server.fileno())
+            return start_ranks(run, (), Part(0, nodes * local, host, port), server.fileno())
     while not file.exists():
         time.sleep(0.1)
     host, port = json.loads(file.read_text(encoding="utf-8"))
-    return start_ranks(run, [], replace(part, host=host, port=port), network.route_to(host, port))
+    return start_ranks(run, (), Part(node * local, nodes * local, host, port))

@@ -36,11 +36,10 @@ class ProcessorWait:
     def waiting_share(self) -> float:
         """The share of time since the last call in which a thread was ready to run and had no
         core: that of the thread that waited longest, for which the others wait in turn."""
-        now, waited = time.monotonic(), _waited()
-        longest = max((waited[t] - self._waited.get(t, 0.0) for t in waited), default=0.0)
-        elapsed = max(now - self._time, 1e-9)
-        self._time, self._waited = now, waited
-        return min(1.0, longest / elapsed)
+        before, past = self._time, self._waited
+        self._time, self._waited = time.monotonic(), _waited()
+        longest = max((now - past.get(t, 0.0) for t, now in self._waited.items()), default=0.0)
+        return min(1.0, longest / max(self._time - before, 1e-9))
 
     def tell(self, tokens_per_second: float) -> None:
         """Measures, and at most once a minute says on standard error that the run waits."""

@@ -48,23 +48,20 @@ class Process:
 
     def first_of(self, value: Any) -> Any:
         """The value of the lowest rank on which it is not None, on every process. A collective."""
-        if self.world_size == 1:
-            return value
         lowest = torch.tensor(self.world_size if value is None else self.rank)
-        dist.all_reduce(lowest, dist.ReduceOp.MIN)
+        if self.world_size > 1:
+            dist.all_reduce(lowest, dist.ReduceOp.MIN)
         return None if lowest == self.world_size else self._from(int(lowest), value)
-
-    def bytes_from_first(self, content: bytes) -> bytes:
-        """Rank 0's ``content`` on every process. A collective; no pickle, which could run code."""
-        return self._bytes_from(0, content)
 
     def _from(self, source: int, value: Any) -> Any:
         if self.world_size == 1:
             return value
         text = json.dumps(value).encode() if self.rank == source else b""
-        return json.loads(self._bytes_from(source, text))
+        return json.loads(self.broadcast(text, source))
 
-    def _bytes_from(self, source: int, content: bytes) -> bytes:
+    def broadcast(self, content: bytes, source: int = 0) -> bytes:
+        """Rank ``source``'s bytes on every process. A collective; no pickle, which could run
+        code."""
         length = torch.tensor(len(content))
         dist.broadcast(length, source)
         box = (torch.frombuffer(bytearray(content), dtype=torch.uint8) if self.rank == source
@@ -82,10 +79,10 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
     where rank 0 listens on the socket RENDEZVOUS_FD that the launcher bound. A collective that
     waits longer than ``timeout_seconds`` raises. End by :func:`leave`.
     """
-    rank, world, local_rank = 0, 1, 0
-    if in_group():
-        rank, world, local_rank = (int(os.environ[name])
-                                   for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    # RANK alone may be another program's.
+    ours = "RENDEZVOUS_FILE" in os.environ or "RENDEZVOUS" in os.environ
+    rank, world, local_rank = (int(os.environ[name]) if ours else alone for name, alone in
+                               (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     device = pick_device(device_setting, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -98,11 +95,6 @@ def process_group(device_setting: str, timeout_seconds: float) -> Iterator[Proce
         dist.init_process_group(backend, store=_store(rank, world, timeout), rank=rank,
                                 world_size=world, timeout=timeout)
     yield Process(rank, world, device, local_rank == 0)
-
-
-def in_group() -> bool:
-    """Whether launch/group.py has started this process. RANK alone may be another program's."""
-    return "RENDEZVOUS_FILE" in os.environ or "RENDEZVOUS" in os.environ
 
 
 def _store(rank: int, world: int, timeout: datetime.timedelta) -> Any:

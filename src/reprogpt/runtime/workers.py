@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Self, TypeVar
+
+from reprogpt.runtime.signals import die_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +39,8 @@ class Processes:
 
     def __init__(self, workers: int):
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        context = multiprocessing.get_context("spawn")  # safe beside threads
+        self._pool = ProcessPoolExecutor(workers, context, _start_worker, (os.getpid(),))
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """``function`` of every item, in order; in this process if there is one worker or item.
@@ -46,9 +48,6 @@ class Processes:
         if self.workers == 1 or len(items) < 2:
             yield from map(function, items)
             return
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # safe beside threads
-            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker)
         try:
             yield from self._pool.map(function, items)
         except BrokenProcessPool:
@@ -60,18 +59,10 @@ class Processes:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+def _start_worker(parent: int) -> None:
     """Leaves Ctrl-C to the parent process, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    die_with_parent(parent)

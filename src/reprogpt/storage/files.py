@@ -48,27 +48,24 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
     ``sync=False`` leaves out the fsync: for cached files that carry a checksum and can be remade.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = _beside(path)
     with naming(path):
-        lock = os.open(str(temporary), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with naming(path):
+        lock = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
             _lock(lock)
             yield temporary
             if sync:
                 os.fsync(lock)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        os.close(lock)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(lock)
 
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path``, deleted at the end of the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    folder = _beside(path)
     folder.mkdir()
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -77,6 +74,12 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _beside(path: Path) -> Path:
+    """A new name, which :func:`sweep` knows, in the folder of ``path``, which is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 def _lock(descriptor: int) -> None:
@@ -108,8 +111,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Atomically replaces ``path`` by ``value`` as indented JSON."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    write_bytes(path, text.encode("utf-8") + b"\n")
+    write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def sha256_of(path: Path) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from reprogpt.errors import ConfigError
 
-MAX_TEXT = 64 << 20
 _COPIES = "/.dvc/tmp/exps/"
 
 
@@ -30,15 +29,12 @@ def local_path(name: str, root: Path = Path()) -> Path:
 
 
 def text_file(key: str, name: str, root: Path = Path()) -> Path:
-    """The file of text that param ``key`` names. Raises ConfigError if there is none, or it is too
-    large for what a person writes: reading a pipe or a device would never end."""
+    """The file of text that param ``key`` names. Raises ConfigError if there is none: reading a
+    pipe or a device would never end."""
     path = local_path(name, root)
     if not os.path.isfile(path):  # noqa: PTH113 (False, not an error, for an impossible path)
         raise ConfigError(f"params.yaml: {key}={name!r} must be a UTF-8 text file, and there "
                           "is none; correct the path")
-    if path.stat().st_size > MAX_TEXT:
-        raise ConfigError(f"params.yaml: {key}={name!r} must have at most {MAX_TEXT >> 20} MB; "
-                          "take a part of it")
     return path
 
 

@@ -96,7 +96,7 @@ def restore(run: Path, process: Process) -> dict[str, Any] | None:
     absent = not (path.exists() and path.with_suffix(".sha256").exists()
                   and checksum(path) == found[1])
     if process.any(absent):
-        content = process.bytes_from_first(path.read_bytes() if process.is_first else b"")
+        content = process.broadcast(path.read_bytes() if process.is_first else b"")
         return state or torch.load(io.BytesIO(content), "cpu", weights_only=True)
     return state or load(path)
 
