@@ -28,7 +28,7 @@ _inherited = os.environ.get("PYTHONPATH", "")
 if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
-from pipeline.cli import FULL, STOPPED, first_line, refuse_arguments, require, stop  # noqa: E402
+from pipeline.cli import STOPPED, Parser, full_memory, require, stop  # noqa: E402
 from reprogpt.runtime.signals import die_with_parent  # noqa: E402
 
 if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is killed
@@ -81,7 +81,10 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
 
     Import slow modules inside the body: the seal must be taken before the code is read.
     """
-    refuse_arguments(but=name.partition("@")[2])
+    parser = Parser(sys.modules["__main__"].__doc__)
+    if "@" in name:
+        parser.add_argument("value", nargs="?")
+    parser.parse_args()
     try:
         seal = Seal.take(name, dvc_file)
         config = params()
@@ -102,7 +105,7 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
         stop(f"{error}{RESTORED if restore(name, dvc_file, ROOT) else LOST}", 2)
     except (MemoryError, RuntimeError, OSError, ValueError) as error:
         if out_of_memory(error):
-            stop(FULL.format(name, first_line(error)), 1)
+            stop(full_memory(name, error), 1)
         if isinstance(error, ValueError):
             stop(healed(str(error)), 1)
         if not isinstance(error, OSError):

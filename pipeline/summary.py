@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline import PARAMS_FILE, ROOT
-from pipeline.cli import one_line, refuse_arguments
+from pipeline.cli import Parser, one_line
 from reprogpt.config import read_yaml
 from reprogpt.errors import printable
 
@@ -24,7 +24,7 @@ docs/experiments.md                 sweeps, seeds, comparing, sharing"""
 
 def main() -> None:
     with one_line():
-        refuse_arguments()
+        Parser(__doc__).parse_args()
         texts = [_read(f"metrics/{name}") for name in ("train.json", "eval.json", "samples.md")]
         preset = read_yaml(ROOT / PARAMS_FILE).get("preset")
         try:
