@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from reprogpt.evaluation.prefix_trees import batches, build_trees, score_batch
+from reprogpt.evaluation.published import METRICS
 from reprogpt.evaluation.scoring import Head, tokens_at_once
 from reprogpt.model.gpt import GPT
 from reprogpt.model.kernels.packed_linear import packed
@@ -77,8 +78,8 @@ class Scores:
     def summary(self) -> dict[str, Any]:
         """Accuracy by each definition, ``examples`` and ``truncated``."""
         lines = list(self.lines())
-        names = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm") if lines else ()
-        correct = {name: sum(r[f"pred_{name}"] == r["label"] for r in lines) for name in names}
+        correct = {name: sum(line[f"pred_{name}"] == line["label"] for line in lines)
+                   for name in (METRICS if lines else ())}
         return {**{name: round(n / len(lines), 6) for name, n in correct.items()},
                 "examples": len(lines), "truncated": self.truncated}
 

@@ -5,6 +5,8 @@ Published validation losses are not here, since they are on other text than ours
 
 from dataclasses import dataclass
 
+METRICS = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
+"""HellaSwag's accuracies: hellaswag.py says what they are."""
 CHANCE = 0.25
 """Accuracy of guessing among four endings."""
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from reprogpt.errors import ConfigError
 from reprogpt.evaluation import report_figures as figures
-from reprogpt.evaluation.compare_runs import METRICS, by_correctness, mcnemar_p
+from reprogpt.evaluation.compare_runs import by_correctness, mcnemar_p
 from reprogpt.evaluation.model_views import (
     attention_weights,
     loss_by_position,
@@ -25,7 +25,7 @@ from reprogpt.evaluation.model_views import (
     window_nll,
 )
 from reprogpt.evaluation.plots import bars
-from reprogpt.evaluation.published import CHANCE, nearest
+from reprogpt.evaluation.published import CHANCE, METRICS, nearest
 from reprogpt.evaluation.run_record import RunRecord, different_params
 from reprogpt.formats.huggingface import load_model
 from reprogpt.generation.samples import encode_prompt
