@@ -108,11 +108,9 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
             stop(full_memory(name, error), 1)
         if isinstance(error, ValueError):
             stop(healed(str(error)), 1)
-        if not isinstance(error, OSError):
-            raise
-        if error.errno is not None and error.errno not in DISK:
-            raise
-        stop(f"{name}: {unwritable(error) if error.errno else error}", 1)
+        if isinstance(error, OSError) and (error.errno is None or error.errno in DISK):
+            stop(f"{name}: {unwritable(error) if error.errno else error}", 1)
+        raise
     except KeyboardInterrupt:
         stop(f"{name}: interrupted; the same command continues from what is finished", STOPPED)
     if changed := seal.changed():

@@ -11,8 +11,6 @@ from typing import NoReturn
 
 from reprogpt.errors import FULL_DISK, out_of_memory, printable, unwritable
 
-LONGEST = 1000
-"""Characters of a line of error."""
 STOPPED = 130  # 128 + SIGINT, the exit code of a shell for a program that Ctrl-C ended
 
 
@@ -101,9 +99,6 @@ def full_memory(who: str, error: BaseException) -> str:
 def stop(message: str, code: int) -> NoReturn:
     """Ends the process with one line on standard error, in which no character is a command to
     the terminal."""
-    line = printable(" ".join(message.split()))
-    if len(line) > LONGEST:  # a value of a megabyte: its key stands before it, the fix after it
-        line = f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"
     with suppress(OSError):  # a reader that has ended changes nothing
-        print(line, file=sys.stderr, flush=True)
+        print(printable(" ".join(message.split())), file=sys.stderr, flush=True)
     sys.exit(code)

@@ -25,22 +25,17 @@ docs/experiments.md                 sweeps, seeds, comparing, sharing"""
 def main() -> None:
     with one_line():
         Parser(__doc__).parse_args()
-        texts = [_read(f"metrics/{name}") for name in ("train.json", "eval.json", "samples.md")]
-        preset = read_yaml(ROOT / PARAMS_FILE).get("preset")
-        try:
-            train, scores = map(json.loads, texts[:2])
-            shown = [*lines(str(preset), train, scores, first_sample(texts[2]))]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError("metrics/: train.json or eval.json is damaged "
-                             f"({type(error).__name__}: {error}); dvc checkout --force restores "
-                             "them") from None
-        print("", *shown, "", NEXT, sep="\n")
+        train, scores, samples = map(_read, ("train.json", "eval.json", "samples.md"))
+        preset = str(read_yaml(ROOT / PARAMS_FILE).get("preset"))
+        print("", *lines(preset, json.loads(train), json.loads(scores), first_sample(samples)),
+              "", NEXT, sep="\n")
 
 
 def _read(name: str) -> str:
-    file = ROOT / name
+    file = ROOT / "metrics" / name
     if not file.is_file():
-        raise ValueError(f"{name} is missing: no finished run is here; make repro, or dvc checkout")
+        raise ValueError(f"metrics/{name} is missing: no finished run is here; make repro, or dvc "
+                         "checkout")
     return file.read_text(encoding="utf-8", errors="replace")
 
 

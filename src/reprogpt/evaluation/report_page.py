@@ -49,7 +49,6 @@ def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[st
     """The HTML. ``preset``: params of the preset of a single run; ``about``: commit and the like;
     ``stages``: :func:`stage_rows`; ``panels``: :func:`model_panels`."""
     from jinja2 import Environment, FileSystemLoader
-    from markupsafe import Markup
 
     data = {"runs": [{"name": run.name, "train": run.train, "scores": run.scores, "curve":
                       {k: v.tolist() for k, v in run.curve.items()}} for run in runs],
@@ -57,15 +56,13 @@ def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[st
     text = re.sub(r"\bNaN\b|-?\bInfinity\b", "null", json.dumps(data)).replace("<", "\\u003c")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               trim_blocks=True, lstrip_blocks=True)
-    drawn = figures_of(runs) | panels.get("figures", {})
     columns = [dict(preset), runs[0].params] if len(runs) == 1 else [run.params for run in runs]
     return environment.get_template("report_page.html").render(
         runs=runs, alone=len(runs) == 1, colors=figures.COLORS, written=datetime.datetime.now(),
         about=about, stages=stages, metrics=metrics_of(runs), params=different_params(columns),
         pairs=list(_pairs(runs)), passage=panels.get("passage"),
         samples=re.findall(r"(?ms)^## `+(.*?)`+$|^(`{3,})text\n(.*?)\n\2$", runs[0].samples),
-        figures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 (our own)
-        data=Markup(text))  # noqa: S704 (has no tag)
+        figures=figures_of(runs) | panels.get("figures", {}), data=text)
 
 
 def stage_rows(stages: Mapping[str, tuple[str, float | None]], training: float | None,
