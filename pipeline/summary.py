@@ -4,7 +4,6 @@
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from pipeline import PARAMS_FILE, ROOT
 from pipeline.cli import Parser, one_line
 from reprogpt.config import read_yaml
 from reprogpt.errors import printable
+from reprogpt.evaluation.reference_band import standard_error
 
 NEXT = """\
 metrics/samples.md                  more samples
@@ -65,11 +65,11 @@ def lines(preset: str, train: dict[str, Any], scores: dict[str, Any], sample: st
 
 
 def hellaswag(scores: dict[str, Any]) -> str:
-    """acc_norm with its standard error, sqrt(p (1 - p) / n), beside chance and GPT-2's."""
+    """acc_norm with its standard error, beside chance and GPT-2's."""
     p, n = scores["hellaswag"]["acc_norm"], scores["hellaswag"]["examples"]
     others = ", ".join(f"{row['model']} {row['acc_norm']:.3f}" for row in scores["compared"]
                        if row["model"] != "this model")
-    return f"acc_norm {p:.3f} ± {math.sqrt(p * (1 - p) / n):.3f} of {n:,} ({others})"
+    return f"acc_norm {p:.3f} ± {standard_error(p, n):.3f} of {n:,} ({others})"
 
 
 def first_sample(page: str) -> str:

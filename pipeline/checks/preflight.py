@@ -6,7 +6,6 @@ again, for itself and the stages after it (pipeline/__init__.py).
 
 import json
 import os
-import resource
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -135,14 +134,11 @@ def check_memory(cfg: Config) -> None:
 
 
 def memory_limit() -> float:
-    """Bytes that a process may use here: the machine's, its container's, or `ulimit -v`."""
-    limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
-    container, (soft, _) = Path("/sys/fs/cgroup/memory.max"), resource.getrlimit(resource.RLIMIT_AS)
-    if container.is_file() and (said := container.read_text().strip()).isdecimal():
-        limits.append(float(said))
-    if soft != resource.RLIM_INFINITY:
-        limits.append(float(soft))
-    return min(limits)
+    """Bytes that a process may use here: the machine's, or its container's."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    container = Path("/sys/fs/cgroup/memory.max")  # a number, or max
+    said = container.read_text().strip() if container.is_file() else "max"
+    return min(machine, float(said.replace("max", "inf")))
 
 
 def check_resume(cfg: Config) -> None:

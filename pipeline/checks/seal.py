@@ -25,10 +25,8 @@ class Seal:
 
     stage: str
     dvc_file: Path
-    values: dict[tuple[str, str], Any]
-    """(file, dotted key) -> value"""
-    sources: dict[str, str]
-    """path -> sha256"""
+    values: dict[tuple[str, str], Any]  # (file, dotted key) -> value
+    sources: dict[str, str]  # path -> sha256
 
     @classmethod
     def take(cls, stage: str, dvc_file: Path = Path("dvc.yaml")) -> "Seal":

@@ -38,8 +38,7 @@ class Prompt:
 
     context: list[int]
     endings: list[list[int]]
-    lengths: list[int]
-    """What each ending's nll is divided by for the normalized accuracy: tokens, or characters."""
+    lengths: list[int]  # of the endings, in tokens or characters: nll / length is normalized
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class Scores:
     questions: Sequence[Question]
     nll: np.ndarray
     lm_eval_nll: np.ndarray
-    truncated: int
-    """Questions with a row longer than block_size, truncated on the left."""
+    truncated: int  # questions with a row longer than block_size, truncated on the left
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The records of metrics/hellaswag.jsonl, one a question."""

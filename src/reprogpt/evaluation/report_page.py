@@ -7,7 +7,6 @@ numbers behind the figures are in the page as JSON.
 import datetime
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +17,10 @@ import numpy as np
 from reprogpt.errors import ConfigError
 from reprogpt.evaluation import report_figures as figures
 from reprogpt.evaluation.compare_runs import by_correctness, mcnemar_p
-from reprogpt.evaluation.model_views import (
-    attention_weights,
-    loss_by_position,
-    passage,
-    window_nll,
-)
+from reprogpt.evaluation.model_views import attention_weights, loss_by_position, passage, window_nll
 from reprogpt.evaluation.plots import bars
 from reprogpt.evaluation.published import CHANCE, METRICS, nearest
+from reprogpt.evaluation.reference_band import standard_error
 from reprogpt.evaluation.run_record import RunRecord, different_params
 from reprogpt.formats.huggingface import load_model
 from reprogpt.generation.samples import encode_prompt
@@ -133,11 +128,6 @@ def _latest(curve: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The last measured value of each column."""
     known = {name: values[~np.isnan(values)] for name, values in curve.items()}
     return {name: float(values[-1]) for name, values in known.items() if len(values)}
-
-
-def standard_error(share: float, questions: int) -> float:
-    """Standard error of the share of questions that are answered correctly."""
-    return math.sqrt(share * (1 - share) / questions)
 
 
 def _pairs(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:

@@ -35,11 +35,9 @@ class Stream(Protocol):
 class Validation:
     """Result of :func:`validation_loss`."""
 
-    loss: float
-    """Mean nll, in nats a token."""
+    loss: float  # mean nll, in nats a token
     bits_per_byte: float
-    tokens: int
-    """Targets scored."""
+    tokens: int  # targets scored
 
     @property
     def perplexity(self) -> float:
