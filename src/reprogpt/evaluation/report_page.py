@@ -28,14 +28,15 @@ from reprogpt.tokens.manifest import read_manifest
 from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import load_tokenizer
 
-ROWS = (("validation loss", "scores", "val_loss", "{:.4f}".format),
-        ("bits per byte", "scores", "val_bits_per_byte", "{:.4f}".format),
-        ("tokens", "train", "tokens", figures.compact),
-        ("epochs", "train", "epochs", "{:.3g}".format),
-        ("parameters", "train", "parameters", figures.compact),
-        ("tokens per second", "train", "tokens_per_second", "{:,.0f}".format),
-        ("MFU", "train", "mfu", "{:.1%}".format),
-        ("training time", "train", "seconds", lambda s: datetime.timedelta(seconds=round(s))))
+ROWS = (("validation loss", "val_loss", "{:.4f}".format),
+        ("bits per byte", "val_bits_per_byte", "{:.4f}".format),
+        ("tokens", "tokens", figures.compact),
+        ("epochs", "epochs", "{:.3g}".format),
+        ("parameters", "parameters", figures.compact),
+        ("tokens per second", "tokens_per_second", "{:,.0f}".format),
+        ("MFU", "mfu", "{:.1%}".format),
+        ("training time", "seconds", lambda s: datetime.timedelta(seconds=round(s))))
+"""Label, name in eval.json or train.json, format."""
 POSITION_TOKENS, PASSAGE_TOKENS = 32768, 400
 
 
@@ -110,12 +111,13 @@ def figures_of(runs: Sequence[RunRecord]) -> dict[str, str]:
 def metrics_of(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
     """Label -> the value of each run as text, for what at least one of them has. Of a run that
     still trains the last values of its curve."""
-    values = [{"scores": run.scores, "train": run.train} if run.train else
-              dict.fromkeys(("scores", "train"), _latest(run.curve)) for run in runs]
-    rows = {label: [str(form(found[source][name])) if found[source].get(name) is not None else ""
-                    for found in values] for label, source, name, form in ROWS}
+    # The val_loss of train.json is over other tokens than that of eval.json.
+    values = [run.train | {"val_loss": None} | run.scores if run.train else _latest(run.curve)
+              for run in runs]
+    rows = {label: [str(form(found[name])) if found.get(name) is not None else ""
+                    for found in values] for label, name, form in ROWS}
     rows["steps"] = [f"{run.train['steps']:,}" if run.train else
-                     f"{found['train'].get('step', 0):,.0f} of {run.params['train.max_steps']:,}"
+                     f"{found.get('step', 0):,.0f} of {run.params['train.max_steps']:,}"
                      for run, found in zip(runs, values, strict=True)]
     for name in METRICS:
         rows[f"HellaSwag {name}"] = [
