@@ -44,18 +44,21 @@ def compare(a: Records, b: Records) -> Iterator[str]:
                          "the same evaluate.hellaswag_examples")
     yield f"{len(shared)} questions in both; {len(a)} in A, {len(b)} in B"
     yield f"{'metric':18}{'both':>6}{'A only':>8}{'B only':>8}{'neither':>9}{'p':>9}"
-    for name in METRICS:
-        both, only_a, only_b, neither = map(len, by_correctness(a, b, name))
-        yield (f"{name:18}{both:6}{only_a:8}{only_b:8}{neither:9}"
-               f"{mcnemar_p(only_a, only_b):9.2g}")
+    for metric, groups, p in by_correctness(a, b):
+        both, only_a, only_b, neither = map(len, groups)
+        yield f"{metric:18}{both:6}{only_a:8}{only_b:8}{neither:9}{p:9.2g}"
 
 
-def by_correctness(a: Records, b: Records, metric: str) -> tuple[set[int], ...]:
-    """The shared questions that both runs, A only, B only and neither answer correctly."""
+def by_correctness(a: Records, b: Records) -> Iterator[tuple[str, tuple[set[int], ...], float]]:
+    """For each metric: the shared questions that both runs, A only, B only and neither answer
+    correctly, and McNemar's p."""
     shared = a.keys() & b.keys()
-    by_a, by_b = ({i for i in shared if run[i][f"pred_{metric}"] == run[i]["label"]}
-                  for run in (a, b))
-    return by_a & by_b, by_a - by_b, by_b - by_a, shared - by_a - by_b
+    for metric in METRICS if shared else ():
+        by_a, by_b = ({i for i in shared if run[i][f"pred_{metric}"] == run[i]["label"]}
+                      for run in (a, b))
+        only_a, only_b = by_a - by_b, by_b - by_a
+        yield (metric, (by_a & by_b, only_a, only_b, shared - by_a - by_b),
+               mcnemar_p(len(only_a), len(only_b)))
 
 
 def differences(a: Records, b: Records, metric: str) -> Iterator[str]:

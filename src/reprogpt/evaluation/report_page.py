@@ -8,7 +8,7 @@ import datetime
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from reprogpt.errors import ConfigError
 from reprogpt.evaluation import report_figures as figures
-from reprogpt.evaluation.compare_runs import by_correctness, mcnemar_p
+from reprogpt.evaluation.compare_runs import by_correctness
 from reprogpt.evaluation.model_views import attention_weights, loss_by_position, passage, window_nll
 from reprogpt.evaluation.plots import bars
 from reprogpt.evaluation.published import CHANCE, METRICS, nearest
@@ -56,7 +56,9 @@ def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[st
     return environment.get_template("report_page.html").render(
         runs=runs, alone=len(runs) == 1, colors=figures.COLORS, written=datetime.datetime.now(),
         about=about, stages=stages, metrics=metrics_of(runs), params=different_params(columns),
-        pairs=list(_pairs(runs)), passage=panels.get("passage"),
+        passage=panels.get("passage"),
+        pairs=[(a.name, b.name, *row) for a, b in itertools.combinations(runs, 2)
+               for row in by_correctness(a.questions, b.questions)],
         samples=re.findall(r"(?ms)^## `+(.*?)`+$|^(`{3,})text\n(.*?)\n\2$", runs[0].samples),
         figures=figures_of(runs) | panels.get("figures", {}), data=text)
 
@@ -130,15 +132,6 @@ def _latest(curve: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The last measured value of each column."""
     known = {name: values[~np.isnan(values)] for name, values in curve.items()}
     return {name: float(values[-1]) for name, values in known.items() if len(values)}
-
-
-def _pairs(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    """For every two runs and metric: the questions by who answers them correctly, McNemar's p."""
-    for a, b in itertools.combinations(runs, 2):
-        for metric in METRICS if a.questions.keys() & b.questions.keys() else ():
-            groups = by_correctness(a.questions, b.questions, metric)
-            yield {"names": (a.name, b.name), "metric": metric, "groups": map(sorted, groups),
-                   "p": mcnemar_p(len(groups[1]), len(groups[2]))}
 
 
 def model_panels(root: Path, device: Any, prompt: str | None, layer: int | None, head: int

@@ -1,4 +1,4 @@
-"""Validation loss, perplexity and bits per byte of a token stream.
+"""Validation loss and bits per byte of a token stream.
 
 The loss is the mean nll over floor(val_tokens / block_size) non-overlapping windows from token 0 of
 the split: the same targets whatever the batch or the number of processes. Bits per byte divides the
@@ -38,11 +38,6 @@ class Validation:
     loss: float  # mean nll, in nats a token
     bits_per_byte: float
     tokens: int  # targets scored
-
-    @property
-    def perplexity(self) -> float:
-        """exp(loss): the number of equally likely tokens with the same loss."""
-        return math.exp(min(self.loss, 700.0))  # larger values overflow a double
 
 
 def mixture_loss(model: GPT, streams: Mapping[str, Stream], shares: Mapping[str, float],
