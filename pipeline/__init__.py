@@ -53,10 +53,6 @@ from reprogpt.storage.paths import cache_dir  # noqa: E402
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
-# DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that;
-# under plain `dvc repro` a stage that refuses puts its outs back (checks/restore.py).
-RESTORED = "; the outs that DVC had removed are back"
-LOST = "; `dvc repro` then also restores the outs that DVC has just removed"
 
 
 def load_params(path: Path = PARAMS_FILE) -> Config:
@@ -102,7 +98,10 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
             stop(str(error), 2)
         from pipeline.checks.restore import restore
 
-        stop(f"{error}{RESTORED if restore(name, dvc_file, ROOT) else LOST}", 2)
+        # DVC deletes a stage's outs before it starts the stage.
+        back = ("the outs that DVC had removed are back" if restore(name, dvc_file, ROOT) else
+                "`dvc repro` then also restores the outs that DVC has just removed")
+        stop(f"{error}; {back}", 2)
     except (MemoryError, RuntimeError, OSError, ValueError) as error:
         if out_of_memory(error):
             stop(full_memory(name, error), 1)
