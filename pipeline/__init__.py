@@ -28,7 +28,7 @@ _inherited = os.environ.get("PYTHONPATH", "")
 if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
-from pipeline.cli import FULL, STOPPED, first_line, refuse_arguments, require, stop  # noqa: E402
+from pipeline.cli import STOPPED, Parser, full_memory, require, stop  # noqa: E402
 from reprogpt.runtime.contention import bound_spinning  # noqa: E402
 from reprogpt.runtime.signals import die_with_parent  # noqa: E402
 
@@ -56,10 +56,6 @@ from reprogpt.storage.paths import cache_dir  # noqa: E402
 
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
-# DVC deletes a stage's outs before it starts the stage. `make repro` validates params before that;
-# under plain `dvc repro` a stage that refuses puts its outs back (checks/restore.py).
-RESTORED = "; the outs that DVC had removed are back"
-LOST = "; `dvc repro` then also restores the outs that DVC has just removed"
 
 
 def load_params(path: Path = PARAMS_FILE) -> Config:
@@ -84,7 +80,10 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
 
     Import slow modules inside the body: the seal must be taken before the code is read.
     """
-    refuse_arguments(but=name.partition("@")[2])
+    parser = Parser(sys.modules["__main__"].__doc__)
+    if "@" in name:
+        parser.add_argument("value", nargs="?")
+    parser.parse_args()
     try:
         seal = Seal.take(name, dvc_file)
         config = params()
@@ -102,17 +101,18 @@ def stage(name: str, dvc_file: Path = DVC_FILE, params: Callable[[], Config] = l
             stop(str(error), 2)
         from pipeline.checks.restore import restore
 
-        stop(f"{error}{RESTORED if restore(name, dvc_file, ROOT) else LOST}", 2)
+        # DVC deletes a stage's outs before it starts the stage.
+        back = ("the outs that DVC had removed are back" if restore(name, dvc_file, ROOT) else
+                "`dvc repro` then also restores the outs that DVC has just removed")
+        stop(f"{error}; {back}", 2)
     except (MemoryError, RuntimeError, OSError, ValueError) as error:
         if out_of_memory(error):
-            stop(FULL.format(name, first_line(error)), 1)
+            stop(full_memory(name, error), 1)
         if isinstance(error, ValueError):
             stop(healed(str(error)), 1)
-        if not isinstance(error, OSError):
-            raise
-        if error.errno is not None and error.errno not in DISK:
-            raise
-        stop(f"{name}: {unwritable(error) if error.errno else error}", 1)
+        if isinstance(error, OSError) and (error.errno is None or error.errno in DISK):
+            stop(f"{name}: {unwritable(error) if error.errno else error}", 1)
+        raise
     except KeyboardInterrupt:
         stop(f"{name}: interrupted; the same command continues from what is finished", STOPPED)
     if changed := seal.changed():

@@ -5,12 +5,12 @@
 
 from pipeline import load_params
 from pipeline.checks.preflight import check_git, check_lock, preflight
-from pipeline.cli import one_line, refuse_arguments
+from pipeline.cli import Parser, one_line
 
 
 def main() -> None:
     with one_line():
-        refuse_arguments()
+        Parser(__doc__).parse_args()
         check_lock()
         preflight(load_params())
         check_git()

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,9 +11,6 @@ from typing import NoReturn
 
 from reprogpt.errors import FULL_DISK, out_of_memory, printable, unwritable
 
-FULL = "{}: memory is full; close other programs, or ask for less at a time ({})"
-LONGEST = 1000
-"""Characters of a line of error."""
 STOPPED = 130  # 128 + SIGINT, the exit code of a shell for a program that Ctrl-C ended
 
 
@@ -44,7 +40,7 @@ def one_line() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        stop(FULL.format(program(), first_line(error)), 2)
+        stop(full_memory(program(), error), 2)
     except OSError as error:
         if error.errno in FULL_DISK:
             stop(unwritable(error), 2)
@@ -80,19 +76,6 @@ def dollars(text: str) -> float:
     return rate
 
 
-def refuse_arguments(but: str = "") -> None:
-    """Ends the process with exit code 2 if the command line has an argument, apart from a first
-    one that is ``but``. For -h and --help it prints the script's docstring."""
-    given = sys.argv[1:]
-    if {"-h", "--help"} & set(given):
-        print((sys.modules["__main__"].__doc__ or program()).strip())
-        sys.exit(0)
-    extra = given[1:] if but and given[:1] == [but] else given
-    if extra:
-        stop(f"{program()}: takes no argument {shlex.join(extra)}; leave it out (--help explains "
-             "the command)", 2)
-
-
 def require(*packages: str) -> None:
     """Ends the process with exit code 2 if a package is missing: not the project's Python."""
     missing = [name for name in packages if find_spec(name) is None]
@@ -107,17 +90,15 @@ def program() -> str:
     return f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type, in at most 160 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+def full_memory(who: str, error: BaseException) -> str:
+    """One line for a full memory, with the beginning of the error's text."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return f"{who}: memory is full; close other programs, or ask for less at a time ({reason})"
 
 
 def stop(message: str, code: int) -> NoReturn:
     """Ends the process with one line on standard error, in which no character is a command to
     the terminal."""
-    line = printable(" ".join(message.split()))
-    if len(line) > LONGEST:  # a value of a megabyte: its key stands before it, the fix after it
-        line = f"{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}"
     with suppress(OSError):  # a reader that has ended changes nothing
-        print(line, file=sys.stderr, flush=True)
+        print(printable(" ".join(message.split())), file=sys.stderr, flush=True)
     sys.exit(code)

@@ -10,7 +10,8 @@ from pipeline.cli import Parser, one_line
 
 
 def main() -> None:
-    from reprogpt.evaluation.compare_runs import METRICS, compare, differences, read_records
+    from reprogpt.evaluation.compare_runs import compare, differences, read_records
+    from reprogpt.evaluation.published import METRICS
 
     parser = Parser(__doc__)
     parser.add_argument("a", type=Path, metavar="A")

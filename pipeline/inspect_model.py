@@ -6,14 +6,12 @@
 DIR is a model directory (ours, or any GPT-2 in the Hugging Face layout) or a model's id on the Hub.
 """
 
-import re
 import sys
 from pathlib import Path
 
 from pipeline import ROOT
 from pipeline.cli import Parser, one_line, options_named
-from reprogpt.errors import ConfigError
-from reprogpt.formats.hub_model import HUB_ID
+from reprogpt.formats.hub_model import fetch_model, local_model
 
 
 def main() -> None:
@@ -25,26 +23,14 @@ def main() -> None:
                         help="text whose token embeddings are shown")
     options = parser.parse_args()
     with options_named({"model.init_from": "DIR"}):
-        folder = _model_directory(options.model)
+        folder = local_model(options.model)
+        if folder is None:  # a model of the Hub
+            folder = ROOT / "data/inspect" / options.model.replace("/", "--")
+            fetch_model(options.model, folder)
     from reprogpt.evaluation.inspect_weights import inspect
 
     print(inspect(folder, options.out, options.text))
     print(f"with pictures: {options.out}/README.md", file=sys.stderr)
-
-
-def _model_directory(name: str) -> Path:
-    """The directory ``name``, or the one that the Hub's model ``name`` was downloaded to."""
-    folder = Path(name).expanduser()
-    if name and (folder.is_dir() or folder.is_absolute()):
-        return folder
-    if not re.fullmatch(HUB_ID, name) or folder.exists():
-        raise ConfigError(f"DIR={name!r} must be a model directory or a model's id on the Hub, "
-                          "such as gpt2 or owner/name; there is no such directory")
-    from reprogpt.formats.hub_model import fetch_model
-
-    downloaded = ROOT / "data/inspect" / name.replace("/", "--")
-    fetch_model(name, downloaded)
-    return downloaded
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ import difflib
 import io
 import os
 import re
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli import one_line, program
+from pipeline.cli import Parser, one_line
 from reprogpt.config import Config, flatten, merge, read_yaml
 from reprogpt.config.messages import show
 from reprogpt.errors import ConfigError
@@ -142,26 +140,26 @@ def _edits(params: Path, folder: Path) -> dict[str, Any]:
     return {k: v for k, v in flatten(mine).items() if named.get(k, ...) != v}
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Writes params.yaml, or lists the presets. Raises ConfigError."""
-    if arguments in ([], ["-h"], ["--help"]):
+    parser = Parser(__doc__)
+    parser.add_argument("name", metavar="NAME", nargs="?")
+    chosen = parser.parse_args().name
+    if chosen is None:
         known = names()
         print("usage: python -m pipeline.preset NAME, where NAME is one of\n")
         for name in known:
             about = (PRESETS / f"{name}.yaml").read_text("utf-8").partition("\n")[0].lstrip("# ")
             print(f"  {name:<20}  {'the default' if name == BASE else about}")
         return
-    if len(arguments) > 1 or arguments[0].startswith("-"):
-        raise ConfigError(f"{program()}: takes one NAME, not {shlex.join(arguments)}; without any, "
-                          "it lists them")
-    text = render(arguments[0])
+    text = render(chosen)
     lost = _edits(PARAMS, PRESETS)
     write_bytes(PARAMS, text.encode())
-    print(f"params.yaml: preset {arguments[0]}; dvc repro runs it")
+    print(f"params.yaml: preset {chosen}; dvc repro runs it")
     if lost:
         print("replaced edits: " + ", ".join(f"{k}={v}" for k, v in lost.items()))
 
 
 if __name__ == "__main__":
     with one_line():
-        main(sys.argv[1:])
+        main()

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from statistics import mean, stdev
 from typing import Any
 
-from pipeline.cli import one_line, refuse_arguments
+from pipeline.cli import Parser, one_line
+from reprogpt.config import flatten
 
 
 def main() -> None:
     with one_line():
-        refuse_arguments()
+        Parser(__doc__).parse_args()
         done = subprocess.run(["dvc", "exp", "show", "--json"], stdout=subprocess.PIPE, check=False)
         if done.returncode:
             raise ValueError("dvc exp show failed, for the reason above; mend that first")
@@ -26,12 +27,11 @@ def table(shown: list[dict[str, Any]]) -> Iterator[str]:
     groups: dict[str, dict[int, dict[str, float]]] = {}
     for commit in shown[1:]:  # the first is the workspace
         for run in (commit, *(exp["revs"][0] for exp in commit["experiments"] or ())):
-            params = dict(run["data"]["params"]["params.yaml"]["data"])
-            seed, _ = params.pop("seed"), params.pop("runtime")  # runtime changes no result
+            params = flatten(run["data"]["params"]["params.yaml"]["data"])
             metrics = run["data"]["metrics"].get("metrics/summary.json", {}).get("data") or {}
-            same = {f"{k}.{name}": v for k, section in params.items() if isinstance(section, dict)
-                    for name, v in section.items()}
-            groups.setdefault(json.dumps(same, sort_keys=True), {})[seed] = metrics
+            same = {key: value for key, value in params.items()  # runtime changes no result
+                    if key not in ("preset", "seed") and not key.startswith("runtime.")}
+            groups.setdefault(json.dumps(same, sort_keys=True), {})[params["seed"]] = metrics
     others = [json.loads(group) for group in groups]
     for group, seeds in groups.items():
         if len(seeds) < 2:

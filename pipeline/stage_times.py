@@ -1,7 +1,5 @@
 """How long stages took: runs/stage_times.csv, a line a finished stage. DVC records no times."""
 
-import csv
-import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +32,8 @@ def stage_times(root: Path) -> dict[str, tuple[str, float | None]]:
     """Stage -> when it wrote what is here, and its seconds, None where unknown (as of results that
     came from a remote)."""
     file = runs_root(root) / "stage_times.csv"
-    rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8"))) if file.is_file() else ()
-    known = {(row[0], row[1]): float(row[2]) for row in rows}
+    rows = [line.split(",") for line in file.read_text().split()] if file.is_file() else []
+    known = {(stage, sha256): float(seconds) for stage, sha256, seconds in rows}
     return {stage: (f"{datetime.fromtimestamp(left.stat().st_mtime):%Y-%m-%d %H:%M:%S}",
                     known.get((stage, sha256_of(left))))
             for stage, name in LEFT.items() if (left := root / name).is_file()}

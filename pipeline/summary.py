@@ -4,15 +4,15 @@
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from pipeline import PARAMS_FILE, ROOT
-from pipeline.cli import one_line, refuse_arguments
+from pipeline.cli import Parser, one_line
 from reprogpt.config import read_yaml
 from reprogpt.errors import printable
+from reprogpt.evaluation.reference_band import standard_error
 
 NEXT = """\
 metrics/samples.md                  more samples
@@ -24,23 +24,18 @@ docs/experiments.md                 sweeps, seeds, comparing, sharing"""
 
 def main() -> None:
     with one_line():
-        refuse_arguments()
-        texts = [_read(f"metrics/{name}") for name in ("train.json", "eval.json", "samples.md")]
-        preset = read_yaml(ROOT / PARAMS_FILE).get("preset")
-        try:
-            train, scores = map(json.loads, texts[:2])
-            shown = [*lines(str(preset), train, scores, first_sample(texts[2]))]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError("metrics/: train.json or eval.json is damaged "
-                             f"({type(error).__name__}: {error}); dvc checkout --force restores "
-                             "them") from None
-        print("", *shown, "", NEXT, sep="\n")
+        Parser(__doc__).parse_args()
+        train, scores, samples = map(_read, ("train.json", "eval.json", "samples.md"))
+        preset = str(read_yaml(ROOT / PARAMS_FILE).get("preset"))
+        print("", *lines(preset, json.loads(train), json.loads(scores), first_sample(samples)),
+              "", NEXT, sep="\n")
 
 
 def _read(name: str) -> str:
-    file = ROOT / name
+    file = ROOT / "metrics" / name
     if not file.is_file():
-        raise ValueError(f"{name} is missing: no finished run is here; make repro, or dvc checkout")
+        raise ValueError(f"metrics/{name} is missing: no finished run is here; make repro, or dvc "
+                         "checkout")
     return file.read_text(encoding="utf-8", errors="replace")
 
 
@@ -70,11 +65,11 @@ def lines(preset: str, train: dict[str, Any], scores: dict[str, Any], sample: st
 
 
 def hellaswag(scores: dict[str, Any]) -> str:
-    """acc_norm with its standard error, sqrt(p (1 - p) / n), beside chance and GPT-2's."""
+    """acc_norm with its standard error, beside chance and GPT-2's."""
     p, n = scores["hellaswag"]["acc_norm"], scores["hellaswag"]["examples"]
     others = ", ".join(f"{row['model']} {row['acc_norm']:.3f}" for row in scores["compared"]
                        if row["model"] != "this model")
-    return f"acc_norm {p:.3f} ± {math.sqrt(p * (1 - p) / n):.3f} of {n:,} ({others})"
+    return f"acc_norm {p:.3f} ± {standard_error(p, n):.3f} of {n:,} ({others})"
 
 
 def first_sample(page: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from reprogpt.config import EvaluateConfig
 from reprogpt.formats import huggingface as hf
 from reprogpt.runtime.distributed import Process
 from reprogpt.tokens.manifest import Manifest, Totals, write_manifest
@@ -64,6 +65,10 @@ class _Rank(Process):
         found = next((v for _, v in sorted(self.parts.items()) if v is not None), None)
         self.barrier.wait()
         return found
+
+
+def evaluating(**changes: Any) -> EvaluateConfig:
+    return EvaluateConfig(**{"val_tokens": None, "hellaswag_examples": 4, **changes})
 
 
 def on_ranks(world_size: int, work: Callable[[Process], Any]) -> list[Any]:

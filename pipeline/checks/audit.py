@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.cli import one_line, refuse_arguments
+from pipeline.cli import Parser, one_line
 
 COMMAND = ("pip-audit", "--requirement", "constraints.txt", "--no-deps", "--disable-pip",
            "--progress-spinner", "off", "--timeout", "10", "--format", "json")
@@ -21,7 +21,7 @@ COMMAND = ("pip-audit", "--requirement", "constraints.txt", "--no-deps", "--disa
 
 def main() -> int:
     """The exit code."""
-    refuse_arguments()
+    Parser(__doc__).parse_args()
     done = subprocess.run(COMMAND, capture_output=True, text=True, check=False)
     try:
         packages = json.loads(done.stdout)["dependencies"]
@@ -30,9 +30,6 @@ def main() -> int:
         print(f"audit: not done, the advisory service cannot be reached ({reason})")
         return 0
     known = [package for package in packages if "vulns" in package]
-    if not known:
-        print("audit: not done, the advisory service knows none of the packages of constraints.txt")
-        return 0
     found = list(vulnerabilities(known))
     print(*(line for line, _ in found), f"audit: {len(known)} of {len(packages)} packages looked "
           f"up, {len(found)} vulnerabilities", sep="\n")

@@ -36,14 +36,12 @@ EXEMPT = {
     "pipeline/cli.py": "words the errors of commands",
     "pipeline/queue_share.py": "which cores and GPUs a stage uses, not what it computes",
     "pipeline/preset.py": "writes params.yaml, whose values are tracked",
-    "pipeline/checks/restore.py": "puts back the outs of a stage that refused to run",
-    "pipeline/checks/rot.py": "says what to do when a stage has failed",
+    "pipeline/checks/": "refuses or fails a stage, and changes no result",
     "pipeline/stage_times.py": "notes how long a stage took",
-    "pipeline/checks/seal.py": "fails a stage whose inputs changed; never changes a result",
 }
 """Files and folders that are no dep, each with the reason."""
 NOT_FOLLOWED = {
-    "pipeline/checks/preflight.py": "refuses what this machine lacks, and changes no result",
+    "pipeline/checks/preflight.py": "refuses what this machine lacks",
     "src/reprogpt/training/periodic_eval.py": "evaluates during training and changes no weight: "
                                               "an edit to sampling must not cost a training",
 }

@@ -54,10 +54,9 @@ def _files(out: dict[str, Any], root: Path) -> list[tuple[Path, Path, str]]:
 
 def _heal(file: Path, cached: Path, md5: str) -> Path | bool:
     """The path that was removed from the cache, or whether the file had changed."""
-    linked = file.is_file() and cached.is_file() and file.samefile(cached)
     changed = file.is_file() and _md5(file) != md5
-    if cached.is_file() and (changed if linked else _md5(cached) != md5):
-        if changed and linked:
+    if cached.is_file() and _md5(cached) != md5:
+        if changed and file.samefile(cached):
             file.unlink()
         cached.unlink()
         return cached

@@ -24,14 +24,9 @@ class Seal:
     """The params and source files that dvc.yaml lists for a stage, as they were at its start."""
 
     stage: str
-    where: Path
-    """Folder that the stage's paths are relative to."""
-    wanted: list[Any]
-    """`params:` of the stage: `a.b` in params.yaml, or `{file: [a.b, ...]}`."""
-    values: dict[tuple[str, str], Any]
-    """(file, dotted key) -> value"""
-    sources: dict[str, str]
-    """path -> sha256"""
+    dvc_file: Path
+    values: dict[tuple[str, str], Any]  # (file, dotted key) -> value
+    sources: dict[str, str]  # path -> sha256
 
     @classmethod
     def take(cls, stage: str, dvc_file: Path = Path("dvc.yaml")) -> "Seal":
@@ -48,30 +43,30 @@ class Seal:
         entry = json.loads(re.sub(r"\$\{([\w.]+)\}", lambda found: value if found[1].startswith(
             "item.") else str(params.get(found[1])), json.dumps(stages[name])))
         where = dvc_file.parent / entry.get("wdir", ".")
-        wanted = entry.get("params") or []
         sources = [where / dep for dep in entry.get("deps") or [] if str(dep).endswith(".py")]
-        return cls(stage, where, wanted, dict(_values(wanted, where)),
+        return cls(stage, dvc_file, dict(_values(entry.get("params") or [], where)),
                    {str(path): _sha256(path) for path in sources})
 
     def changed(self) -> str | None:
         """One line that names the first param or file that has changed since, or None."""
         doing = DOING.get(self.stage, self.stage)
         try:
-            now = dict(_values(self.wanted, self.where))
+            now = Seal.take(self.stage, self.dvc_file)
         except ConfigError as error:
             return f"{error} (it changed while {doing}: put it back and run dvc repro)"
-        for file, key in sorted(self.values.keys() | now.keys()):
-            before, after = (values.get((file, key), "absent") for values in (self.values, now))
+        for file, key in sorted(self.values.keys() | now.values.keys()):
+            before, after = (seal.values.get((file, key), "absent") for seal in (self, now))
             if before != after or type(before) is not type(after):  # 1 == 1.0 == True
                 return (f"{file} changed while {doing}: {key} {before} -> {after}; put it back and "
                         "run dvc repro")
         for path, digest in self.sources.items():
-            if _sha256(Path(path)) != digest:
+            if now.sources.get(path) != digest:
                 return f"{path} changed while {doing}; put it back and run dvc repro"
         return None
 
 
 def _values(wanted: list[Any], where: Path) -> Iterator[tuple[tuple[str, str], Any]]:
+    """((file, key), value) of a stage's `params:`, `a.b` in params.yaml or `{file: [a.b, ...]}`."""
     for entry in wanted:
         files = entry if isinstance(entry, dict) else {"params.yaml": [entry]}
         for file, keys in files.items():

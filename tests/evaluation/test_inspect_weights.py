@@ -83,13 +83,12 @@ def test_the_command_says_what_is_missing_in_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("text")
-    for name, said in ((str(tmp_path / "none"), f"{tmp_path}/none: no config.json; "),
-                       ("folder", "folder: no config.json; "),
+    for name, said in (("folder", "folder: no config.json; "),
                        (".", ".: no config.json; "),
                        ("..", "..: no config.json; "),
-                       ("", "DIR='' must be a model directory or a model's id on the Hub"),
-                       ("file", "DIR='file' must be a model directory or a model's id on the Hub"),
-                       ("../a/b", "DIR='../a/b' must be a model directory or a model's id")):
+                       ("", ".: no config.json; "),
+                       *((name, f"DIR='{name}' must be a model directory or a Hub id, and there")
+                         for name in (f"{tmp_path}/none", "file", "../a/b"))):
         assert refused(monkeypatch, capsys, name).startswith(said)
 
 

@@ -6,11 +6,18 @@ import math
 import pytest
 import torch
 
-from reprogpt.config import EvaluateConfig
 from reprogpt.evaluation.report import check_finite, evaluate
 from reprogpt.formats import huggingface as hf
 from reprogpt.tokens.tokenizers import CharTokenizer
-from tests.small_project import ALONE, LETTERS, TEXT, TOKENIZER, on_ranks, trained_project
+from tests.small_project import (
+    ALONE,
+    LETTERS,
+    TEXT,
+    TOKENIZER,
+    evaluating,
+    on_ranks,
+    trained_project,
+)
 
 torch.set_num_threads(1)
 
@@ -18,10 +25,6 @@ torch.set_num_threads(1)
 @pytest.fixture
 def root(tmp_path):
     return trained_project(tmp_path)
-
-
-def evaluating(**changes) -> EvaluateConfig:
-    return EvaluateConfig(**{"val_tokens": None, "hellaswag_examples": 4, **changes})
 
 
 def test_evaluate_writes_the_contracts_names(root):

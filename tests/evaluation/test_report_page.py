@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from reprogpt.evaluation.compare_runs import METRICS, mcnemar_p
+from reprogpt.evaluation.compare_runs import mcnemar_p
+from reprogpt.evaluation.published import METRICS
 from reprogpt.evaluation.report_page import model_panels, page, stage_rows
 from reprogpt.evaluation.run_record import RunRecord
 from reprogpt.formats.huggingface import save_model

@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reprogpt.config import EvaluateConfig, SuitesConfig
+from reprogpt.config import SuitesConfig
 from reprogpt.errors import ConfigError
 from reprogpt.evaluation.report import evaluate
 from reprogpt.formats import huggingface as hf
-from tests.small_project import ALONE, TEXT, TOKENIZER, trained_project
+from tests.small_project import ALONE, TEXT, TOKENIZER, evaluating, trained_project
 
 torch.set_num_threads(1)
 
@@ -17,10 +17,6 @@ torch.set_num_threads(1)
 @pytest.fixture
 def root(tmp_path):
     return trained_project(tmp_path)
-
-
-def evaluating(**changes) -> EvaluateConfig:
-    return EvaluateConfig(**{"val_tokens": None, "hellaswag_examples": 4, **changes})
 
 
 def test_held_out_files_are_scored_to_the_last_token(root):

@@ -29,10 +29,11 @@ def refused(*command: str, cwd: Path = ROOT, **environment: str) -> str:
 def test_what_takes_no_argument_refuses_one_and_has_a_help(script: str) -> None:
     mistake = ["head", "/tmp/other.yaml"] if script == "ladder.climb" else ["/tmp/other.yaml"]
     said = refused(script, *mistake)
-    assert said.startswith(f"python -m {script}: takes no argument /tmp/other.yaml; leave it out")
+    assert said == (f"python -m {script}: unrecognized arguments: /tmp/other.yaml; "
+                    "--help shows what it takes")
     done = run("python", "-m", script, "-h" if script.startswith("ladder") else "--help", cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == str(importlib.import_module(script).__doc__).strip()
+    assert str(importlib.import_module(script).__doc__).strip() in done.stdout
 
 
 def test_a_python_that_is_not_the_project_s_says_so(capsys: pytest.CaptureFixture[str]) -> None:

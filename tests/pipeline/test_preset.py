@@ -225,8 +225,8 @@ class TestCommand:
     def test_it_takes_one_name(self, checkout: Path, arguments: tuple[str, ...]) -> None:
         code, out, err = self.preset(checkout, *arguments)
         assert (code, out) == (2, "")
-        assert err == (f"python -m pipeline.preset: takes one NAME, not {' '.join(arguments)}; "
-                       "without any, it lists them\n")
+        assert err == (f"python -m pipeline.preset: unrecognized arguments: {arguments[-1]}; "
+                       "--help shows what it takes\n")
 
     def test_without_a_name_lists_them(self, checkout: Path) -> None:
         code, out, _ = self.preset(checkout)

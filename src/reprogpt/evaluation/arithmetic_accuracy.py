@@ -16,7 +16,6 @@ BATCH = 512
 """Problems in a batch."""
 
 
-
 def _digits(a: int, b: int, _: str) -> str:
     """Of the longer operand."""
     return str(len(str(max(abs(a), abs(b)))))
@@ -38,21 +37,21 @@ def accuracy(corpus: str, model: GPT, tokenizer: Tokenizer, stream: Stream) -> d
     ids = stream.read(0, stream.n_tokens)
     text = tokenizer.decode(ids[ids != tokenizer.eot] if tokenizer.eot is not None else ids)
     lines = [line for line in text.split(END) if line]
-    correct = []
-    groups: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    kinds: dict[tuple[int, str], list[bool]] = defaultdict(list)
-    for line, generated in zip(lines, answers(model, tokenizer, lines), strict=True):
-        prompt, answer = split(line)
-        correct.append(generated == answer)
-        a, b, operator = parse(prompt)
-        kinds["+-*/".index(operator), _digits(a, b, operator)].append(correct[-1])
-        for name, group in GROUPS[corpus].items():
-            groups[name][group(a, b, operator)].append(correct[-1])
+    problems = [parse(split(line)[0]) for line in lines]
+    correct = [generated == split(line)[1] for line, generated in
+               zip(lines, answers(model, tokenizer, lines), strict=True)]
+
+    def by(group: Callable[[int, int, str], Any]) -> dict[Any, float]:
+        found = defaultdict(list)
+        for problem, right in zip(problems, correct, strict=True):
+            found[group(*problem)].append(right)
+        return {key: _mean(rights) for key, rights in sorted(found.items())}
+
+    solved = by(lambda a, b, operator: ("+-*/".index(operator), _digits(a, b, operator)))
     return {"accuracy": _mean(correct), "problems": len(correct),
-            **{name: {key: _mean(found) for key, found in sorted(group.items())}
-               for name, group in groups.items()},
-            "solved": [{"kind": f"{digits}-digit {'+-*/'[n]}", "solved": _mean(found)}
-                       for (n, digits), found in sorted(kinds.items())]}
+            **{name: by(group) for name, group in GROUPS[corpus].items()},
+            "solved": [{"kind": f"{digits}-digit {'+-*/'[n]}", "solved": share}
+                       for (n, digits), share in solved.items()]}
 
 
 def answers(model: GPT, tokenizer: Tokenizer, lines: list[str]) -> list[str]:

@@ -9,33 +9,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-METRICS = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
-_KEYS = ("index", "label", "nll", "lm_eval_nll", *(f"pred_{name}" for name in METRICS))
+from reprogpt.evaluation.published import METRICS
+
+_KEYS = {"index", "label", "nll", "lm_eval_nll", *(f"pred_{name}" for name in METRICS)}
 
 Records = dict[int, dict[str, Any]]
 """Lines of a hellaswag.jsonl by the question's index."""
 
 
+def parse_records(text: str) -> Records:
+    """The records of a hellaswag.jsonl, which is a lone line break if nothing was asked."""
+    return {line["index"]: line for line in map(json.loads, filter(None, text.splitlines()))}
+
+
 def read_records(file: Path) -> Records:
-    """Reads a hellaswag.jsonl. Raises ValueError naming the file, the line and what is wrong."""
-    records: Records = {}
-    number = 1
+    """Reads a hellaswag.jsonl. Raises OSError, and ValueError for one without questions."""
     try:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):  # noqa: B007 (for the errors)
-            if line:
-                record = json.loads(line)
-                records[int(record["index"])] = {key: record[key] for key in _KEYS}
-        problem = "" if records else "it has no question (is evaluate.hellaswag_examples 0?)"
-    except OSError as error:
-        problem = str(error.strerror)
-    except KeyError as error:
-        problem = f"line {number} has no {error.args[0]}"
-    except (ValueError, TypeError):
-        problem = f"line {number} is not a JSON object with an index"
-    if problem:
-        raise ValueError(f"{file}: must be a hellaswag.jsonl of the stage evaluate: {problem}; "
-                         "run that stage, or name another file")
-    return records
+        records = parse_records(file.read_text(encoding="utf-8"))
+        if records and all(record.keys() >= _KEYS for record in records.values()):
+            return records
+    except (ValueError, TypeError, LookupError):
+        pass
+    raise ValueError(f"{file}: must be a hellaswag.jsonl of the stage evaluate, with questions "
+                     "(evaluate.hellaswag_examples); run that stage, or name another file")
 
 
 def compare(a: Records, b: Records) -> Iterator[str]:
@@ -48,18 +44,21 @@ def compare(a: Records, b: Records) -> Iterator[str]:
                          "the same evaluate.hellaswag_examples")
     yield f"{len(shared)} questions in both; {len(a)} in A, {len(b)} in B"
     yield f"{'metric':18}{'both':>6}{'A only':>8}{'B only':>8}{'neither':>9}{'p':>9}"
-    for name in METRICS:
-        both, only_a, only_b, neither = map(len, by_correctness(a, b, name))
-        yield (f"{name:18}{both:6}{only_a:8}{only_b:8}{neither:9}"
-               f"{mcnemar_p(only_a, only_b):9.2g}")
+    for metric, groups, p in by_correctness(a, b):
+        both, only_a, only_b, neither = map(len, groups)
+        yield f"{metric:18}{both:6}{only_a:8}{only_b:8}{neither:9}{p:9.2g}"
 
 
-def by_correctness(a: Records, b: Records, metric: str) -> tuple[set[int], ...]:
-    """The shared questions that both runs, A only, B only and neither answer correctly."""
+def by_correctness(a: Records, b: Records) -> Iterator[tuple[str, tuple[set[int], ...], float]]:
+    """For each metric: the shared questions that both runs, A only, B only and neither answer
+    correctly, and McNemar's p."""
     shared = a.keys() & b.keys()
-    by_a, by_b = ({i for i in shared if run[i][f"pred_{metric}"] == run[i]["label"]}
-                  for run in (a, b))
-    return by_a & by_b, by_a - by_b, by_b - by_a, shared - by_a - by_b
+    for metric in METRICS if shared else ():
+        by_a, by_b = ({i for i in shared if run[i][f"pred_{metric}"] == run[i]["label"]}
+                      for run in (a, b))
+        only_a, only_b = by_a - by_b, by_b - by_a
+        yield (metric, (by_a & by_b, only_a, only_b, shared - by_a - by_b),
+               mcnemar_p(len(only_a), len(only_b)))
 
 
 def differences(a: Records, b: Records, metric: str) -> Iterator[str]:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from reprogpt.evaluation.prefix_trees import batches, build_trees, score_batch
+from reprogpt.evaluation.published import METRICS
 from reprogpt.evaluation.scoring import Head, tokens_at_once
 from reprogpt.model.gpt import GPT
 from reprogpt.model.kernels.packed_linear import packed
@@ -37,8 +38,7 @@ class Prompt:
 
     context: list[int]
     endings: list[list[int]]
-    lengths: list[int]
-    """What each ending's nll is divided by for the normalized accuracy: tokens, or characters."""
+    lengths: list[int]  # of the endings, in tokens or characters: nll / length is normalized
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class Scores:
     questions: Sequence[Question]
     nll: np.ndarray
     lm_eval_nll: np.ndarray
-    truncated: int
-    """Questions with a row longer than block_size, truncated on the left."""
+    truncated: int  # questions with a row longer than block_size, truncated on the left
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The records of metrics/hellaswag.jsonl, one a question."""
@@ -77,8 +76,8 @@ class Scores:
     def summary(self) -> dict[str, Any]:
         """Accuracy by each definition, ``examples`` and ``truncated``."""
         lines = list(self.lines())
-        names = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm") if lines else ()
-        correct = {name: sum(r[f"pred_{name}"] == r["label"] for r in lines) for name in names}
+        correct = {name: sum(line[f"pred_{name}"] == line["label"] for line in lines)
+                   for name in (METRICS if lines else ())}
         return {**{name: round(n / len(lines), 6) for name, n in correct.items()},
                 "examples": len(lines), "truncated": self.truncated}
 
@@ -93,19 +92,14 @@ def read_questions(file: str | Path, tokenizer: Tokenizer, count: int | None = N
     """``count`` evenly spaced questions of hellaswag_val.jsonl, or all of them (None).
 
     Evenly spaced, because the first thousands are all video captions. A character tokenizer drops
-    characters that it does not know. Raises ValueError when the file is missing or damaged.
+    characters that it does not know.
     """
     if isinstance(tokenizer, CharTokenizer):
         tokenizer = CharTokenizer(tokenizer.characters, unknown="drop")
-    try:
-        lines = Path(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
-        count = len(lines) if count is None else min(count, len(lines))
-        chosen = [i * len(lines) // count for i in range(count)]
-        return [render(i, json.loads(lines[i]), tokenizer) for i in chosen]
-    except FileNotFoundError:
-        raise ValueError(f"{file} does not exist; run the stage download") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: is damaged ({error}); run the stage download again") from None
+    lines = Path(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    count = len(lines) if count is None else min(count, len(lines))
+    chosen = [i * len(lines) // count for i in range(count)]
+    return [render(i, json.loads(lines[i]), tokenizer) for i in chosen]
 
 
 def render(index: int, example: dict[str, Any], tokenizer: Tokenizer) -> Question:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from reprogpt.errors import ConfigError
 from reprogpt.evaluation.scoring import Head
+from reprogpt.evaluation.validation import read_windows
 from reprogpt.model.gpt import GPT
 from reprogpt.model.loss import MASKED
 from reprogpt.tokens.shards import TokenStream
@@ -22,14 +23,11 @@ from reprogpt.tokens.shards import TokenStream
 def window_nll(model: GPT, stream: TokenStream, starts: Sequence[int], T: int) -> np.ndarray:
     """nll (N, T) of the targets of the windows of T tokens at ``starts``, in nats; nan where there
     is nothing to predict."""
-    ids = torch.from_numpy(stream.rows(starts, T + 1).astype(np.int64))
-    targets = ids[:, 1:]
-    if stream.read_mask(0, 1) is not None:
-        mask = torch.from_numpy(stream.mask_rows(starts, T + 1)[:, 1:] != 0)
-        targets = torch.where(mask, targets, MASKED)
+    windows = [read_windows(stream, start, 1, T) for start in starts]
+    idx, targets = (torch.cat(part) for part in zip(*windows, strict=True))
     head, device, rows = Head.of(model), model.head_weight.device, max(1, 8192 // T)
     nll = [head.nll(model(x.to(device)), y.to(device)).cpu()
-           for x, y in zip(ids[:, :-1].split(rows), targets.split(rows), strict=True)]
+           for x, y in zip(idx.split(rows), targets.split(rows), strict=True)]
     return torch.where(targets == MASKED, torch.nan, torch.cat(nll)).numpy()
 
 

@@ -23,18 +23,12 @@ from reprogpt.runtime.device import copy_to
 class PrefixTree:
     """Rows as a tree. A node is a token; a scored token follows a node, and need not be one."""
 
-    tokens: list[int]
-    """Of each node, in preorder."""
-    depths: list[int]
-    """Number of ancestors of each node, which is its position."""
-    last: list[int]
-    """Index of each node's last descendant, its own where it has none."""
-    nodes: list[int]
-    """For each scored token: the node that it follows,"""
-    targets: list[int]
-    """the token,"""
-    slots: list[int]
-    """and the index of the sum that its nll is added to."""
+    tokens: list[int]  # of each node, in preorder
+    depths: list[int]  # number of ancestors of each node, which is its position
+    last: list[int]  # index of each node's last descendant, its own where it has none
+    nodes: list[int]  # for each scored token: the node that it follows,
+    targets: list[int]  # the token,
+    slots: list[int]  # and the index of the sum that its nll is added to
 
 
 def build_trees(first_slot: int, context: Sequence[int], endings: Sequence[Sequence[int]],

@@ -3,8 +3,11 @@
 Published validation losses are not here, since they are on other text than ours.
 """
 
+import math
 from dataclasses import dataclass
 
+METRICS = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
+"""HellaSwag's accuracies: hellaswag.py says what they are."""
 CHANCE = 0.25
 """Accuracy of guessing among four endings."""
 
@@ -42,7 +45,6 @@ GPT3 = tuple(Reference(f"GPT-3 {name}", size, {"acc_norm": score}) for name, siz
 def nearest(parameters: int) -> dict[str, Reference]:
     """The published GPT-2 and GPT-3 nearest in size, by ratio: {"gpt2": ..., "gpt3": ...}."""
     def distance(reference: Reference) -> float:
-        ratio = reference.parameters / max(1, parameters)
-        return max(ratio, 1 / ratio)
+        return abs(math.log(reference.parameters / max(1, parameters)))
 
     return {"gpt2": min(GPT2, key=distance), "gpt3": min(GPT3, key=distance)}

@@ -14,18 +14,20 @@ from reprogpt.config import read_yaml
 REASONS = "other data, code or precision than the preset's, or a bug, can be the reason"
 
 
+def standard_error(share: float, questions: int) -> float:
+    """Standard error of the share of questions that are answered correctly."""
+    return math.sqrt(share * (1 - share) / questions)
+
+
 @dataclass(frozen=True)
 class Band:
     """A preset's expected values, each as (lowest, highest)."""
 
     name: str
     source: str
-    val_loss: dict[int, tuple[float, float]]
-    """Training's validation loss by step."""
-    scores: dict[str, tuple[float, float]]
-    """Of the finished model: val_loss, HellaSwag's acc_norm."""
-    val_tokens: int | None = None
-    """Tokens that the val_loss of ``scores`` is over; one over others is not judged."""
+    val_loss: dict[int, tuple[float, float]]  # training's validation loss by step
+    scores: dict[str, tuple[float, float]]  # of the finished model: val_loss, acc_norm
+    val_tokens: int | None = None  # those of ``scores``' val_loss; one over others is not judged
 
     @classmethod
     def read(cls, file: str | Path) -> "Band":
@@ -48,17 +50,15 @@ class Band:
 
     def verdicts(self, scores: Mapping[str, Any]) -> dict[str, str]:
         """"pass", "below" or "above" for each score of eval.json that has a band. An accuracy may
-        miss it by two standard errors, sqrt(p (1 - p) / n) each."""
+        miss it by two standard errors."""
         found = {}
         for name, (low, high) in self.scores.items():
             value, slack = scores.get(name), 0.0
             if name not in scores and (n := scores["hellaswag"]["examples"]):
                 value = scores["hellaswag"][name]
-                slack = 2 * math.sqrt(value * (1 - value) / n)
+                slack = 2 * standard_error(value, n)
             others = self.val_tokens not in (None, scores.get("val_tokens"))
-            if name == "val_loss" and others:
-                continue
-            if value is not None:
+            if value is not None and not (name == "val_loss" and others):
                 found[name] = ("below" if value < low - slack else
                                "above" if value > high + slack else "pass")
         return found

@@ -105,7 +105,8 @@ def shares_of(trained: Mapping[str, Any], corpora: list[str]) -> dict[str, float
 
 
 def _losses(found: Validation) -> dict[str, Any]:
-    return {"val_loss": round(found.loss, 6), "val_perplexity": round(found.perplexity, 4),
+    perplexity = math.exp(min(found.loss, 700.0))  # larger values overflow a double
+    return {"val_loss": round(found.loss, 6), "val_perplexity": round(perplexity, 4),
             "val_bits_per_byte": round(found.bits_per_byte, 6), "val_tokens": found.tokens}
 
 

@@ -7,9 +7,8 @@ numbers behind the figures are in the page as JSON.
 import datetime
 import itertools
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,11 @@ import numpy as np
 
 from reprogpt.errors import ConfigError
 from reprogpt.evaluation import report_figures as figures
-from reprogpt.evaluation.compare_runs import METRICS, by_correctness, mcnemar_p
-from reprogpt.evaluation.model_views import (
-    attention_weights,
-    loss_by_position,
-    passage,
-    window_nll,
-)
+from reprogpt.evaluation.compare_runs import by_correctness
+from reprogpt.evaluation.model_views import attention_weights, loss_by_position, passage, window_nll
 from reprogpt.evaluation.plots import bars
-from reprogpt.evaluation.published import CHANCE, nearest
+from reprogpt.evaluation.published import CHANCE, METRICS, nearest
+from reprogpt.evaluation.reference_band import standard_error
 from reprogpt.evaluation.run_record import RunRecord, different_params
 from reprogpt.formats.huggingface import load_model
 from reprogpt.generation.samples import encode_prompt
@@ -33,14 +28,15 @@ from reprogpt.tokens.manifest import read_manifest
 from reprogpt.tokens.shards import TokenStream
 from reprogpt.tokens.tokenizers import load_tokenizer
 
-ROWS = (("validation loss", "scores", "val_loss", "{:.4f}".format),
-        ("bits per byte", "scores", "val_bits_per_byte", "{:.4f}".format),
-        ("tokens", "train", "tokens", figures.compact),
-        ("epochs", "train", "epochs", "{:.3g}".format),
-        ("parameters", "train", "parameters", figures.compact),
-        ("tokens per second", "train", "tokens_per_second", "{:,.0f}".format),
-        ("MFU", "train", "mfu", "{:.1%}".format),
-        ("training time", "train", "seconds", lambda s: datetime.timedelta(seconds=round(s))))
+ROWS = (("validation loss", "val_loss", "{:.4f}".format),
+        ("bits per byte", "val_bits_per_byte", "{:.4f}".format),
+        ("tokens", "tokens", figures.compact),
+        ("epochs", "epochs", "{:.3g}".format),
+        ("parameters", "parameters", figures.compact),
+        ("tokens per second", "tokens_per_second", "{:,.0f}".format),
+        ("MFU", "mfu", "{:.1%}".format),
+        ("training time", "seconds", lambda s: datetime.timedelta(seconds=round(s))))
+"""Label, name in eval.json or train.json, format."""
 POSITION_TOKENS, PASSAGE_TOKENS = 32768, 400
 
 
@@ -49,7 +45,6 @@ def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[st
     """The HTML. ``preset``: params of the preset of a single run; ``about``: commit and the like;
     ``stages``: :func:`stage_rows`; ``panels``: :func:`model_panels`."""
     from jinja2 import Environment, FileSystemLoader
-    from markupsafe import Markup
 
     data = {"runs": [{"name": run.name, "train": run.train, "scores": run.scores, "curve":
                       {k: v.tolist() for k, v in run.curve.items()}} for run in runs],
@@ -57,15 +52,15 @@ def page(runs: Sequence[RunRecord], preset: Mapping[str, Any], about: Mapping[st
     text = re.sub(r"\bNaN\b|-?\bInfinity\b", "null", json.dumps(data)).replace("<", "\\u003c")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               trim_blocks=True, lstrip_blocks=True)
-    drawn = figures_of(runs) | panels.get("figures", {})
     columns = [dict(preset), runs[0].params] if len(runs) == 1 else [run.params for run in runs]
     return environment.get_template("report_page.html").render(
         runs=runs, alone=len(runs) == 1, colors=figures.COLORS, written=datetime.datetime.now(),
         about=about, stages=stages, metrics=metrics_of(runs), params=different_params(columns),
-        pairs=list(_pairs(runs)), passage=panels.get("passage"),
+        passage=panels.get("passage"),
+        pairs=[(a.name, b.name, *row) for a, b in itertools.combinations(runs, 2)
+               for row in by_correctness(a.questions, b.questions)],
         samples=re.findall(r"(?ms)^## `+(.*?)`+$|^(`{3,})text\n(.*?)\n\2$", runs[0].samples),
-        figures={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704 (our own)
-        data=Markup(text))  # noqa: S704 (has no tag)
+        figures=figures_of(runs) | panels.get("figures", {}), data=text)
 
 
 def stage_rows(stages: Mapping[str, tuple[str, float | None]], training: float | None,
@@ -118,12 +113,13 @@ def figures_of(runs: Sequence[RunRecord]) -> dict[str, str]:
 def metrics_of(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
     """Label -> the value of each run as text, for what at least one of them has. Of a run that
     still trains the last values of its curve."""
-    values = [{"scores": run.scores, "train": run.train} if run.train else
-              dict.fromkeys(("scores", "train"), _latest(run.curve)) for run in runs]
-    rows = {label: [str(form(found[source][name])) if found[source].get(name) is not None else ""
-                    for found in values] for label, source, name, form in ROWS}
+    # The val_loss of train.json is over other tokens than that of eval.json.
+    values = [run.train | {"val_loss": None} | run.scores if run.train else _latest(run.curve)
+              for run in runs]
+    rows = {label: [str(form(found[name])) if found.get(name) is not None else ""
+                    for found in values] for label, name, form in ROWS}
     rows["steps"] = [f"{run.train['steps']:,}" if run.train else
-                     f"{found['train'].get('step', 0):,.0f} of {run.params['train.max_steps']:,}"
+                     f"{found.get('step', 0):,.0f} of {run.params['train.max_steps']:,}"
                      for run, found in zip(runs, values, strict=True)]
     for name in METRICS:
         rows[f"HellaSwag {name}"] = [
@@ -136,20 +132,6 @@ def _latest(curve: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The last measured value of each column."""
     known = {name: values[~np.isnan(values)] for name, values in curve.items()}
     return {name: float(values[-1]) for name, values in known.items() if len(values)}
-
-
-def standard_error(share: float, questions: int) -> float:
-    """Standard error of the share of questions that are answered correctly."""
-    return math.sqrt(share * (1 - share) / questions)
-
-
-def _pairs(runs: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
-    """For every two runs and metric: the questions by who answers them correctly, McNemar's p."""
-    for a, b in itertools.combinations(runs, 2):
-        for metric in METRICS if a.questions.keys() & b.questions.keys() else ():
-            groups = by_correctness(a.questions, b.questions, metric)
-            yield {"names": (a.name, b.name), "metric": metric, "groups": map(sorted, groups),
-                   "p": mcnemar_p(len(groups[1]), len(groups[2]))}
 
 
 def model_panels(root: Path, device: Any, prompt: str | None, layer: int | None, head: int

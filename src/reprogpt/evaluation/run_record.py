@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from reprogpt.config import flatten
-from reprogpt.evaluation.compare_runs import Records
+from reprogpt.evaluation.compare_runs import Records, parse_records
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,10 @@ def read_run(name: str, read: Callable[[str], bytes | None]) -> RunRecord:
               for stage, kind in (("train", "outs"), ("evaluate", "deps"), ("sample", "deps"))}
     scored, sampled = (bool(finished) and models[stage] == models["train"]
                        for stage in ("evaluate", "sample"))
-    # A lone line break if HellaSwag was not asked.
-    lines = map(json.loads, filter(None, questions.splitlines())) if scored else ()
     band = read_csv((read("metrics/loss.csv") or b"").decode("utf-8", "replace"))
     return RunRecord(name, flatten(params), columns, finished,
                      json.loads(scores or "{}") if scored else {},
-                     {line["index"]: line for line in lines}, samples if sampled else "",
-                     band)
+                     parse_records(questions) if scored else {}, samples if sampled else "", band)
 
 
 def read_csv(text: str) -> dict[str, np.ndarray]:

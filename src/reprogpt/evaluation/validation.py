@@ -1,4 +1,4 @@
-"""Validation loss, perplexity and bits per byte of a token stream.
+"""Validation loss and bits per byte of a token stream.
 
 The loss is the mean nll over floor(val_tokens / block_size) non-overlapping windows from token 0 of
 the split: the same targets whatever the batch or the number of processes. Bits per byte divides the
@@ -35,16 +35,9 @@ class Stream(Protocol):
 class Validation:
     """Result of :func:`validation_loss`."""
 
-    loss: float
-    """Mean nll, in nats a token."""
+    loss: float  # mean nll, in nats a token
     bits_per_byte: float
-    tokens: int
-    """Targets scored."""
-
-    @property
-    def perplexity(self) -> float:
-        """exp(loss): the number of equally likely tokens with the same loss."""
-        return math.exp(min(self.loss, 700.0))  # larger values overflow a double
+    tokens: int  # targets scored
 
 
 def mixture_loss(model: GPT, streams: Mapping[str, Stream], shares: Mapping[str, float],
@@ -87,7 +80,7 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
     bytes_of = torch.from_numpy(np.asarray(token_bytes, dtype=np.int64))
     for first in range(process.rank * batch_rows, windows, process.world_size * batch_rows):
         rows = min(batch_rows, windows - first)
-        idx, targets = _read_windows(stream, first, rows, block_size)
+        idx, targets = read_windows(stream, first * block_size, rows, block_size)
         hidden = model(idx.to(process.device))
         head = head or Head.of(model)  # after a forward, which gathers a sharded model's weight
         nll = head.nll(hidden, targets.to(process.device))
@@ -101,11 +94,11 @@ def validation_loss(model: GPT, stream: Stream, token_bytes: np.ndarray, process
     return Validation(nats, bits, int(count))
 
 
-def _read_windows(stream: Stream, first: int, rows: int, T: int
-                  ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows first to first + rows - 1 of T tokens each: idx, targets (rows, T) int64."""
-    tokens = torch.from_numpy(stream.read(first * T, rows * T + 1).astype(np.int64))
-    mask = stream.read_mask(first * T + 1, rows * T)
+def read_windows(stream: Stream, start: int, rows: int, T: int
+                 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Successive windows of T tokens from token ``start``: idx, targets (rows, T) int64."""
+    tokens = torch.from_numpy(stream.read(start, rows * T + 1).astype(np.int64))
+    mask = stream.read_mask(start + 1, rows * T)
     targets = tokens[1:]
     if mask is not None:
         targets = torch.where(torch.from_numpy(mask != 0), targets, MASKED)

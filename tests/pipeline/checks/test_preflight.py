@@ -15,7 +15,6 @@ from pipeline.checks.preflight import (
     check_memory,
     check_model,
     check_slurm,
-    check_store,
     memory_limit,
     preflight,
 )
@@ -77,11 +76,10 @@ def test_what_is_here_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    check_store(config())
-    check_store(config(runtime={"checkpoint_store": str(tmp_path)}))
+    preflight(config(runtime={"checkpoint_store": str(tmp_path)}))
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match=r"runtime.checkpoint_store=/no/where cannot be used"):
-        check_store(config(runtime={"checkpoint_store": "/no/where"}))
+        preflight(config(runtime={"checkpoint_store": "/no/where"}))
 
 
 def test_slurm_for_tokenizing() -> None:
