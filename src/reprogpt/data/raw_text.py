@@ -95,10 +95,11 @@ class Meta:
 
     def corpora(self) -> dict[str, "Meta"]:
         """The corpora of a mixture by name, or this one alone."""
+        if "mix" not in self.extra:
+            return {self.corpus: self}
         rest = iter(self.parts)
         return {name: Meta(name, self.revision, tuple(itertools.islice(rest, parts)))
-                for name, parts in self.extra["mix"].items()} if "mix" in self.extra else {
-                self.corpus: self}
+                for name, parts in self.extra["mix"].items()}
 
 
 def mixture(metas: dict[str, Meta]) -> Meta:
@@ -110,8 +111,8 @@ def mixture(metas: dict[str, Meta]) -> Meta:
 
 def write_meta(folder: Path, meta: Meta) -> None:
     """Writes meta.json, last of all, since it says that the parts are complete."""
-    sums = {"documents": meta.documents, "bytes": meta.bytes}
-    write_json(folder / META, asdict(meta) | sums)
+    write_json(folder / META,
+               asdict(meta) | {"documents": meta.documents, "bytes": meta.bytes})
 
 
 def read_meta(folder: Path) -> Meta:
@@ -138,50 +139,48 @@ def write_part(folder: Path, name: str, documents: Iterator[Document],
     if first is None:
         return None
     masked = first.spans is not None
-    size, digest = 0, hashlib.sha256()
+    size = 0
     index: list[tuple[int, int]] = []
     spans: list[tuple[int, int, int]] = []
     with replacing(folder / f"{name}.txt") as temporary, temporary.open("wb") as file:
         for number, document in enumerate(itertools.chain([first], documents)):
-            for text in document.texts():
-                data = utf8(text)
-                file.write(data)
-                digest.update(data)
-                size += len(data)
+            size += sum(file.write(utf8(text)) for text in document.texts())
             index.append((size, SPLITS.index(document.split)))
             assert (document.spans is not None) == masked, "spans for all documents, or for none"
             spans += [(number, start, end) for start, end in document.spans or ()]
             if limit is not None and size >= limit:
                 break
     part = Part(name, len(index), size, "", masked)
-    _save(folder / part.index, index)
+    _save(folder / part.index, index, 2)
     if masked:
-        _save(folder / part.spans, spans)
-    for other in part.files[1:]:
-        digest.update((folder / other).read_bytes())
-    return replace(part, sha256=digest.hexdigest())
+        _save(folder / part.spans, spans, 3)
+    return replace(part, sha256=_sha256_of(folder, part))
 
 
 def check_part(folder: Path, part: Part) -> None:
     """Raises ValueError unless a part's files, one after the other, have its sha256."""
-    digest = hashlib.sha256()
-    for name in part.files:
-        try:
-            with (folder / name).open("rb") as file:
-                while data := file.read(CHUNK):
-                    digest.update(data)
-        except OSError as error:
-            raise ValueError(f"{folder / name}: {error.strerror}; run the stage download "
-                             "again") from None
+    try:
+        sha256 = _sha256_of(folder, part)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}; run the stage download "
+                         "again") from None
     index = read_index(folder, part)
     told = len(index) == part.documents and index[-1:, 0].tolist() == [part.bytes]
-    if not told or digest.hexdigest() != part.sha256:
+    if not told or sha256 != part.sha256:
         raise ValueError(f"{folder}: {' or '.join(part.files)} is damaged: not what {META} says of "
                          f"it; remove {folder} and run the stage download again")
 
 
-def _save(path: Path, rows: list) -> None:
-    columns = len(rows[0]) if rows else 3  # no spans: nothing in this part counts as a target
+def _sha256_of(folder: Path, part: Part) -> str:
+    digest = hashlib.sha256()
+    for name in part.files:
+        with (folder / name).open("rb") as file:
+            while data := file.read(CHUNK):
+                digest.update(data)
+    return digest.hexdigest()
+
+
+def _save(path: Path, rows: list, columns: int) -> None:
     data = io.BytesIO()  # into a file numpy writes past Python, and hides why that fails
     np.save(data, np.array(rows, np.int64).reshape(-1, columns))
     write_bytes(path, data.getvalue())
@@ -200,11 +199,11 @@ def read_spans(folder: Path, part: Part) -> np.ndarray | None:
 def _load(path: Path, columns: int) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path)
+        if array.dtype != np.int64 or array.shape[1:] != (columns,):
+            raise ValueError(f"it holds {array.dtype} of shape {array.shape}")
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: is damaged or gone ({error}); run the stage download "
                          "again") from None
-    if array.dtype != np.int64 or array.shape[1:] != (columns,):
-        raise ValueError(f"{path}: is damaged; run the stage download again")
     return array
 
 

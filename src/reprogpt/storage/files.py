@@ -118,6 +118,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hub_checksum(path: Path, like: str) -> str:
+    """A file's checksum of the kind that the Hub has for it: sha256 for one in LFS (64 hex digits),
+    git's sha1 for a small one (40)."""
+    if len(like) == 64:
+        return sha256_of(path)
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 def write_sums(folder: Path) -> None:
     """Writes SUMS over the files of a folder. Call it last: it vouches for all that is there."""
     lines = [f"{sha256_of(file)}  {file.name}\n" for file in sorted(folder.iterdir())
