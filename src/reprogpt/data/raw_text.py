@@ -59,16 +59,9 @@ class Part:
         return f"{self.name}.txt"
 
     @property
-    def index(self) -> str:
-        return f"{self.name}.npy"
-
-    @property
-    def spans(self) -> str:
-        return f"{self.name}.spans.npy"
-
-    @property
     def files(self) -> list[str]:
-        return [self.text, self.index, *([self.spans] if self.masked else [])]
+        """Text, ends and splits, and spans if it is masked."""
+        return [f"{self.name}{end}" for end in (".txt", ".npy", ".spans.npy")[:2 + self.masked]]
 
 
 @dataclass(frozen=True)
@@ -116,20 +109,15 @@ def write_meta(folder: Path, meta: Meta) -> None:
 
 
 def read_meta(folder: Path) -> Meta:
-    """Raises ValueError when meta.json is missing or damaged, or a part's size differs."""
+    """Raises ValueError when meta.json is missing or damaged."""
     path = folder / META
     try:
-        meta = TypeAdapter(Meta).validate_json(path.read_bytes(), strict=True)
+        return TypeAdapter(Meta).validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; run the stage download") from None
     except ValidationError as error:
         raise ValueError(f"{path}: is no raw corpus ({error.errors()[0]['msg']}); run the stage "
                          "download again") from None
-    for part in meta.parts:
-        file = folder / part.text
-        if not file.is_file() or file.stat().st_size != part.bytes:
-            raise ValueError(f"{file}: must have {part.bytes} bytes; run the stage download again")
-    return meta
 
 
 def write_part(folder: Path, name: str, documents: Iterator[Document],
@@ -142,18 +130,19 @@ def write_part(folder: Path, name: str, documents: Iterator[Document],
     size = 0
     index: list[tuple[int, int]] = []
     spans: list[tuple[int, int, int]] = []
-    with replacing(folder / f"{name}.txt") as temporary, temporary.open("wb") as file:
+    with replacing(folder / f"{name}.txt") as temporary, temporary.open("wb") as out:
         for number, document in enumerate(itertools.chain([first], documents)):
-            size += sum(file.write(utf8(text)) for text in document.texts())
+            size += sum(out.write(utf8(text)) for text in document.texts())
             index.append((size, SPLITS.index(document.split)))
             assert (document.spans is not None) == masked, "spans for all documents, or for none"
             spans += [(number, start, end) for start, end in document.spans or ()]
             if limit is not None and size >= limit:
                 break
     part = Part(name, len(index), size, "", masked)
-    _save(folder / part.index, index, 2)
-    if masked:
-        _save(folder / part.spans, spans, 3)
+    for file, rows, columns in zip(part.files[1:], (index, spans), (2, 3), strict=False):
+        data = io.BytesIO()  # into a file numpy writes past Python, and hides why that fails
+        np.save(data, np.array(rows, np.int64).reshape(-1, columns))
+        write_bytes(folder / file, data.getvalue())
     return replace(part, sha256=_sha256_of(folder, part))
 
 
@@ -180,20 +169,14 @@ def _sha256_of(folder: Path, part: Part) -> str:
     return digest.hexdigest()
 
 
-def _save(path: Path, rows: list, columns: int) -> None:
-    data = io.BytesIO()  # into a file numpy writes past Python, and hides why that fails
-    np.save(data, np.array(rows, np.int64).reshape(-1, columns))
-    write_bytes(path, data.getvalue())
-
-
 def read_index(folder: Path, part: Part) -> np.ndarray:
     """(documents, 2) int64: end byte and split of each document of a part. Raises ValueError."""
-    return _load(folder / part.index, 2)
+    return _load(folder / part.files[1], 2)
 
 
 def read_spans(folder: Path, part: Part) -> np.ndarray | None:
     """(spans, 3) int64: document, start and end character; None for no mask. Raises ValueError."""
-    return _load(folder / part.spans, 3) if part.masked else None
+    return _load(folder / part.files[2], 3) if part.masked else None
 
 
 def _load(path: Path, columns: int) -> np.ndarray:

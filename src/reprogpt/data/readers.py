@@ -76,9 +76,7 @@ def read_file(name: str, opener: Callable[[], BinaryIO], field: str,
     UTF-8, or lacks the ``field``.
     """
     kind = kind_of(name)
-    if kind is None:
-        raise ConfigError(f"{name}: is none of {', '.join(_KINDS)}; convert it, or leave it out of "
-                          "download.files")
+    assert kind, f"{name}: find() has left out the files that are not read"
     decompress = _DECOMPRESSORS.get(Path(name.lower()).suffix, lambda file: file)
     with opener() as file, _named_errors(name):
         if kind == "text":
