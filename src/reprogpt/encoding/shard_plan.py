@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -50,8 +49,7 @@ class ShardPlan:
 
 
 def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray], shard_tokens: int,
-                numbers: Mapping[str, int] = MappingProxyType({})
-                ) -> tuple[list[ShardPlan], dict[str, Totals]]:
+                numbers: Mapping[str, int]) -> tuple[list[ShardPlan], dict[str, Totals]]:
     """The shards of both splits and their totals; ``held`` says which documents are held out, and
     ``numbers`` what a split's first shard is called."""
     runs: dict[str, list[Run]] = {"train": [], "val": []}
@@ -73,7 +71,7 @@ def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray], shard_to
             runs[split].append((encoded, int(starts[first]), int(documents[last - 1, 0]),
                                 starts[first:last][begun]))
         previous = out[-1]
-    plans = {split: list(_shards(split, runs[split], shard_tokens, numbers.get(split, 0)))
+    plans = {split: list(_shards(split, runs[split], shard_tokens, numbers[split]))
              for split in runs}
     totals = {split: Totals(int(documents), sum(plan.tokens for plan in plans[split]), int(size),
                             {"empty": int(empty)})
@@ -93,7 +91,7 @@ def _shards(split: str, runs: Iterable[Run], shard_tokens: int, number: int
                 number, held, begun, segments = number + 1, 0, 0, []
             stop = min(end, start + shard_tokens - held)
             segments.append((encoded, start, stop))
-            begun += int(np.searchsorted(begins, stop) - np.searchsorted(begins, start))
+            begun += int(np.diff(np.searchsorted(begins, (start, stop)))[0])
             held, start = held + stop - start, stop
     if segments:
         yield ShardPlan(f"{split}_{number:06d}.bin", split, tuple(segments), begun)
