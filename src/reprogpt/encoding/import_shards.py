@@ -40,7 +40,7 @@ def adopt(cfg: TokenizeConfig, meta: Meta,
         documents = size = 0
         for number, entry in enumerate(entries):
             path, target = local_path(entry["path"]), out_dir / f"{split}_{number:06d}.bin"
-            if not path.is_file() or (sums := checksums_of(path)).sha256 != entry["sha256"]:
+            if not path.is_file() or (sums := checksums_of(path))[0] != entry["sha256"]:
                 raise ConfigError(f"{path}: is gone or has changed; run the stage download again")
             tokens = open_tokens(path)
             begun, text = _count(path, tokens)
@@ -51,7 +51,7 @@ def adopt(cfg: TokenizeConfig, meta: Meta,
             if cfg.track != "manifest":
                 with replacing(target) as temporary:
                     shutil.copyfile(path, temporary)
-            shards.append(Shard(target.name, split, len(tokens), begun, sums.sha256, sums.crc32,
+            shards.append(Shard(target.name, split, len(tokens), begun, *sums,
                                 path=entry["path"] if cfg.track == "manifest" else None))
         totals[split] = Totals(documents, sum(s["tokens"] for s in entries), size, {"empty": 0})
     return shards, totals
