@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from reprogpt.storage.files import CHUNK, replacing, write_bytes, write_json
+from reprogpt.storage.files import CHUNK, read_record, replacing, write_bytes, write_json
 
 PART_BYTES = 64 << 20
 META = "meta.json"
@@ -110,14 +109,7 @@ def write_meta(folder: Path, meta: Meta) -> None:
 
 def read_meta(folder: Path) -> Meta:
     """Raises ValueError when meta.json is missing or damaged."""
-    path = folder / META
-    try:
-        return TypeAdapter(Meta).validate_json(path.read_bytes(), strict=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; run the stage download") from None
-    except ValidationError as error:
-        raise ValueError(f"{path}: is no raw corpus ({error.errors()[0]['msg']}); run the stage "
-                         "download again") from None
+    return read_record(folder / META, Meta, "a raw corpus", "download")
 
 
 def write_part(folder: Path, name: str, documents: Iterator[Document],
