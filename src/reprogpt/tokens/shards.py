@@ -168,8 +168,8 @@ def open_split(folder: Path, split: str, verify: Verify = "sampled") -> dict[str
 
 def verify_shard(path: Path, shard: Shard, verify: Verify, n_vocab: int = ANY_ID) -> None:
     """Compares a shard and its mask with the manifest: size, and checksums of some of its blocks
-    ("sampled"; the header is in the first) or of all ("full"). In those blocks every id must be below ``n_vocab``.
-    Raises ValueError naming the file."""
+    ("sampled", always the first, with the header) or of all ("full"). In those blocks every id must
+    be below ``n_vocab``. Raises ValueError naming the file."""
     if not path.is_file():
         raise ValueError(f"{path}: is in the manifest but not on the disk{AGAIN}")
     size, expected = path.stat().st_size, HEADER_BYTES + TOKEN_BYTES * shard.tokens
