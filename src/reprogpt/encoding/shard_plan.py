@@ -101,11 +101,8 @@ def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Proc
                  out_dir: Path, track: str) -> list[Shard]:
     """Puts the shards and their masks into ``out_dir``, which is emptied first. With ``track``
     manifest they stay in the cache, and the manifest says so."""
-    found = [_cached(plan) for plan in progress(plans, "shards in cache", unit=" shards", delay=1)]
-    missing = [plan for plan, shard in zip(plans, found, strict=True) if shard is None]
-    jobs = processes.map(functools.partial(_make, settings), missing)
-    made = iter(progress(jobs, "shards", len(missing), unit=" shards", delay=1))
-    shards = [shard or next(made) for shard in found]
+    jobs = processes.map(functools.partial(_shard, settings), plans)
+    shards = list(progress(jobs, "shards", len(plans), unit=" shards", delay=1))
     make_empty(out_dir)
     if track == "manifest":
         return [replace(shard, path=f"cache:{plan.key}")
@@ -117,25 +114,20 @@ def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Proc
     return shards
 
 
-def _cached(plan: ShardPlan) -> Shard | None:
-    """The shard of a plan out of the cache, verified; None when it is not there."""
+def _shard(settings: Settings, plan: ShardPlan) -> Shard:
+    """The shard of a plan, which is then in the cache, verified. Runs in any process."""
+    record = plan.path.with_suffix(".json")
     try:
-        shard = Shard(**json.loads(plan.path.with_suffix(".json").read_bytes()))
+        shard = Shard(**json.loads(record.read_bytes()))
         verify_shard(plan.path, shard, "full")
     except (OSError, ValueError, TypeError):
-        return None
+        tokens = (_loaded(settings, chunk, "tokens")[a:b] for chunk, a, b in plan.segments)
+        masks = (_loaded(settings, chunk, "mask")[a:b] for chunk, a, b in plan.segments)
+        masked = plan.segments[0][0].chunk.part.masked
+        shard = write_shard(plan.path, plan.split, tokens, plan.tokens, plan.documents,
+                            masks if masked else None)
+        write_json(record, asdict(shard))
     return replace(shard, name=plan.name, split=plan.split)
-
-
-def _make(settings: Settings, plan: ShardPlan) -> Shard:
-    """Writes the shard of a plan into the cache. Runs in any process."""
-    tokens = (_loaded(settings, chunk, "tokens")[a:b] for chunk, a, b in plan.segments)
-    masks = (_loaded(settings, chunk, "mask")[a:b] for chunk, a, b in plan.segments)
-    masked = plan.segments[0][0].chunk.part.masked
-    shard = write_shard(plan.path, plan.split, tokens, plan.tokens, plan.documents,
-                        masks if masked else None)
-    write_json(plan.path.with_suffix(".json"), asdict(shard))
-    return replace(shard, name=plan.name)
 
 
 @functools.lru_cache(maxsize=1)  # neighbouring segments are mostly of one chunk
