@@ -4,26 +4,22 @@
                                        ladder/samples/head.txt
 """
 
-import os
 import sys
 from functools import partial
 
 from ladder.rungs import DVC_FILE, METRICS, MODELS, SAMPLES, TOKENS, params
+from ladder.series import few_threads
 from pipeline import ROOT, stage
 from pipeline.checks.seal import Seal
 from pipeline.train import train
 from reprogpt.config import Config
 from reprogpt.launch.run_dir import Paths
 
-SMALL = 64
-"""The n_embd below which a second thread costs more time than it saves."""
-
 
 def main(rung: str) -> None:
     name = f"climb@{rung}"
     with stage(name, DVC_FILE, partial(params, rung)) as cfg:
-        if cfg.model.n_embd < SMALL:
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        few_threads(cfg)
         paths = Paths(tokens=str(TOKENS), init=str(ROOT / "ladder/data/init"),
                       model=str(MODELS / rung), csv=str(METRICS / f"{rung}.csv"),
                       json=str(MODELS / f"{rung}.json"))

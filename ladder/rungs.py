@@ -1,6 +1,8 @@
 """The ladder's params, and where its files are."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline import ROOT
 from reprogpt.config import Config, merge, read_yaml
@@ -18,6 +20,13 @@ def names() -> list[str]:
     return list(read_yaml(PARAMS_FILE)["rungs"])
 
 
+def pick(file: Path, key: str, options: Mapping[str, Any], name: str) -> Any:
+    """The entry ``name`` of ``key`` in a params file. Raises ConfigError."""
+    if name not in options:
+        raise ConfigError(f"{file}: {key} has no {name!r}; choose one of {', '.join(options)}")
+    return options[name]
+
+
 def params(rung: str | None = None) -> Config:
     """The params that all rungs share, merged with those of ``rung``.
 
@@ -25,10 +34,8 @@ def params(rung: str | None = None) -> Config:
     """
     shared = read_yaml(PARAMS_FILE)
     rungs = shared.pop("rungs")
-    if rung is not None and rung not in rungs:
-        raise ConfigError(f"{PARAMS_FILE}: rungs has no {rung!r}; "
-                          f"choose one of {', '.join(rungs)}")
-    cfg = Config.parse(merge(shared, rungs[rung] if rung else {}), source=str(PARAMS_FILE))
+    own = {} if rung is None else pick(PARAMS_FILE, "rungs", rungs, rung)
+    cfg = Config.parse(merge(shared, own), source=str(PARAMS_FILE))
     if cfg.model.init_from is not None:
         raise ConfigError(f"{PARAMS_FILE}: model.init_from={cfg.model.init_from!r} must be null: a "
                           "rung starts from random weights; set it to null")

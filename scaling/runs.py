@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ladder.rungs import pick
 from pipeline import ROOT
 from reprogpt.config import Config, merge, read_yaml
-from reprogpt.errors import ConfigError
 
 FOLDER = Path("scaling")
 DVC_FILE, PARAMS_FILE = FOLDER / "dvc.yaml", FOLDER / "params.yaml"
 TOKENS, METRICS = ROOT / FOLDER / "data/tokens", ROOT / FOLDER / "metrics"
-SMALL = 64
-"""The n_embd below which a second thread costs more time than it saves."""
 PREDICTION, HELD_OUT = ROOT / FOLDER / "prediction.json", ROOT / FOLDER / "held_out.json"
 
 
@@ -26,10 +24,9 @@ def runs(name: str) -> list[Config]:
     name held_out. Raises ConfigError, also for a size that does not exist."""
     base, plan = _read()
     sizes = plan["sizes"] | {"held_out": plan["held_out"]["size"]}
-    if name not in sizes:
-        raise ConfigError(f"{PARAMS_FILE}: sizes has no {name!r}; choose one of {', '.join(sizes)}")
+    values = merge(base, pick(PARAMS_FILE, "sizes", sizes, name))
     counts = [plan["held_out"]["tokens"]] if name == "held_out" else plan["tokens"]
-    return [_run(merge(base, sizes[name]), tokens) for tokens in counts]
+    return [_run(values, tokens) for tokens in counts]
 
 
 def sizes() -> list[str]:
@@ -43,11 +40,9 @@ def first(name: str) -> Config:
 
 
 def _read() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The params that all runs share, and the plan: tokens, sizes, held_out."""
     values = read_yaml(PARAMS_FILE)
-    try:
-        return values, {key: values.pop(key) for key in ("tokens", "sizes", "held_out")}
-    except KeyError as error:
-        raise ConfigError(f"{PARAMS_FILE}: {error.args[0]} is missing; put it back") from None
+    return values, {key: values.pop(key) for key in ("tokens", "sizes", "held_out")}
 
 
 def _run(values: Mapping[str, Any], tokens: int) -> Config:

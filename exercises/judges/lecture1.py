@@ -96,7 +96,8 @@ def judge_heads(m: Any) -> None:
 def judge_addition(m: Any) -> None:
     """Oracle: data/arithmetic.py."""
     cfg = TaskConfig(digits=3, reverse=True)
-    problems = [arithmetic.addition(cfg, a, b) for a, b in ((12, 345), (999, 1), (0, 0))]
+    problems = [arithmetic.pose("addition", cfg, a, b, "+")
+                for a, b in ((12, 345), (999, 1), (0, 0))]
     for p in problems:
         found, wanted = m.addition_line(p.a, p.b, 3), p.prompt + p.answer
         why = {p.prompt + p.answer[::-1]: ": the answer must be written backwards",

@@ -5,20 +5,17 @@
 
 import itertools
 import math
-import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ladder.rungs import TOKENS
-from pipeline import ROOT, stage
-from pipeline.checks.seal import Seal
+from ladder.rungs import TOKENS, pick
+from ladder.series import few_threads, losses
+from pipeline import stage
 from reprogpt.config import Config, flatten, merge, read_yaml
-from reprogpt.errors import ConfigError
 
 FOLDER = Path("ladder/sweeps")
 DVC_FILE, PARAMS_FILE = FOLDER / "dvc.yaml", FOLDER / "params.yaml"
@@ -31,10 +28,7 @@ def spec(name: str) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
     ConfigError for a sweep that does not exist."""
     shared = read_yaml(PARAMS_FILE)
     sweeps, seeds = shared.pop("sweeps"), shared.pop("seeds")
-    if name not in sweeps:
-        raise ConfigError(f"{PARAMS_FILE}: sweeps has no {name!r}; "
-                          f"choose one of {', '.join(sweeps)}")
-    return shared, sweeps[name], seeds
+    return shared, pick(PARAMS_FILE, "sweeps", sweeps, name), seeds
 
 
 def points(name: str) -> Iterator[tuple[tuple[float, float], list[Config]]]:
@@ -58,73 +52,49 @@ def shown(overlay: Mapping[str, Any]) -> tuple[str, float]:
     return next(iter(flatten(overlay).items()))
 
 
-def loss_of(cfg: Config, contents: list[tuple[str, str]], tokens: Path = TOKENS) -> float:
-    """The validation loss at the end of a run on the shards in ``tokens``. A finished run is
-    kept in runs/ and not repeated."""
-    from reprogpt.launch.run_dir import Paths, RunDir, runs_root
-    from reprogpt.runtime.distributed import process_group
-    from reprogpt.training.loss_monitor import NotFinite
-    from reprogpt.training.trainer import Trainer
-
-    with (tempfile.TemporaryDirectory() as folder,
-          process_group(cfg.runtime.device, cfg.runtime.timeout) as process):
-        files = (f"{folder}/{name}" for name in ("init", "model", "train.csv", "train.json"))
-        run = RunDir.create(runs_root(ROOT), cfg.fingerprint(contents), cfg,
-                            Paths(str(tokens), *files))
-        lock = run.lock()
-        try:
-            Trainer(run, process).run()
-            return float(read_yaml(Path(folder, "train.json"))["val_loss"])
-        except NotFinite as error:
-            print(error, file=sys.stderr)
-            return math.nan
-        finally:
-            os.close(lock)
-
-
 def main(name: str) -> None:
     full = f"sweep@{name}"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads would wait for one another
-    with stage(full, DVC_FILE, partial(first_run, name)):
-        from reprogpt.storage.files import sha256_of, write_bytes
+    with stage(full, DVC_FILE, partial(first_run, name)) as cfg:
+        few_threads(cfg)
+        from reprogpt.storage.files import write_bytes
 
         _, varied, seeds = spec(name)
-        contents = [("tokens", sha256_of(TOKENS / "manifest.json")),
-                    *Seal.take(full, DVC_FILE).sources.items()]
-        losses = {at: [loss_of(cfg, contents) for cfg in runs] for at, runs in list(points(name))}
+        runs = dict(points(name))
+        found = iter(losses(full, DVC_FILE, TOKENS, itertools.chain(*runs.values())))
+        by_point = {at: list(itertools.islice(found, len(seeds))) for at in runs}
         keys = [shown(varied[axis][0])[0] for axis in ("x", "lines")]
-        write_bytes(FOLDER / f"{name}.csv", table(losses, keys, seeds).encode())
-        write_bytes(FOLDER / f"{name}.svg", drawing(losses, keys))
+        write_bytes(FOLDER / f"{name}.csv", table(by_point, keys, seeds).encode())
+        write_bytes(FOLDER / f"{name}.svg", drawing(by_point, keys))
 
 
-def table(losses: Losses, keys: list[str], seeds: list[int]) -> str:
+def table(measured: Losses, keys: list[str], seeds: list[int]) -> str:
     """CSV: x, line, the loss by each seed, and their mean."""
     rows = [[*keys, *(f"seed {seed}" for seed in seeds), "mean"]]
     rows += [[f"{value:g}" for value in at]
              + [f"{loss:.4f}" for loss in (*found, statistics.mean(found))]
-             for at, found in losses.items()]
+             for at, found in measured.items()]
     return "".join(",".join(row) + "\n" for row in rows)
 
 
-def drawing(losses: Losses, keys: list[str]) -> bytes:
+def drawing(measured: Losses, keys: list[str]) -> bytes:
     """Loss over x on a logarithmic axis: a curve of means a line, a dot a run. A cross at the top
     is a point that diverged."""
     from reprogpt.evaluation.plots import new_figure, render
 
     figure = new_figure(7, 4)
     axes = figure.subplots()
-    top = max(loss for found in losses.values() for loss in found if not math.isnan(loss))
-    for number, line in enumerate(dict.fromkeys(line for _, line in losses)):
-        points = [(x, found) for (x, own), found in losses.items() if own == line]
-        axes.plot([x for x, _ in points], [statistics.mean(found) for _, found in points],
-                  color=f"C{number}", label=f"{keys[1]} {line:g}")
-        for x, found in points:
+    top = max(loss for found in measured.values() for loss in found if not math.isnan(loss))
+    for number, line in enumerate(dict.fromkeys(line for _, line in measured)):
+        own = {x: found for (x, of), found in measured.items() if of == line}
+        axes.plot(list(own), list(map(statistics.mean, own.values())), color=f"C{number}",
+                  label=f"{keys[1]} {line:g}")
+        for x, found in own.items():
             for loss in found:
                 bad = math.isnan(loss)
                 axes.plot(x, top if bad else loss, "x" if bad else ".", color=f"C{number}")
     axes.set_xscale("log")
     axes.minorticks_off()
-    xs = sorted({x for x, _ in losses})
+    xs = sorted({x for x, _ in measured})
     axes.set_xticks(xs, [f"{x:g}" for x in xs])
     axes.set(xlabel=keys[0], ylabel="validation loss, nats per character")
     axes.legend()

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from reprogpt.config import Config, TaskConfig, TokenizeConfig, merge, read_yaml
 from reprogpt.data.arithmetic import (
-    addition,
-    calculator,
     carries,
     held_out,
     parse,
+    pose,
     problems,
     result,
     scratchpad,
@@ -35,7 +34,7 @@ INT = st.integers(-999, 999)
 
 @given(a=st.integers(0, 999), b=st.integers(0, 999))
 def test_a_sum_is_right_and_its_reverse_is_its_mirror(a: int, b: int) -> None:
-    plain, mirrored = (addition(TaskConfig(reverse=r), a, b) for r in (False, True))
+    plain, mirrored = (pose("addition", TaskConfig(reverse=r), a, b, "+") for r in (False, True))
     assert plain.prompt == f"{a:03}+{b:03}="
     assert int(plain.answer) == a + b
     assert mirrored.answer == plain.answer[::-1]
@@ -46,7 +45,7 @@ def test_a_sum_is_right_and_its_reverse_is_its_mirror(a: int, b: int) -> None:
 def test_the_calculator_agrees_with_python(a: int, b: int, operator: str, steps: bool,
                                            mirror: bool) -> None:
     b = b or 1
-    problem = calculator(TaskConfig(scratchpad=steps, reverse=mirror), a, b, operator)
+    problem = pose("calculator", TaskConfig(scratchpad=steps, reverse=mirror), a, b, operator)
     assert parse(problem.prompt) == (a, b, operator)
     answer = problem.answer.rpartition("]")[2]
     expected = eval(f"({a}) {operator.replace('/', '//')} ({b})")

@@ -132,7 +132,7 @@ def test_a_cache_entry_that_does_not_parse_is_made_anew(tmp_path, name, content)
 
 
 @pytest.mark.parametrize("changes", [
-    {"extra": {}}, {"extra": None}, {"extra": {"last": "no"}}, {"parts": [{}]}, {"parts": None},
+    {"extra": None}, {"parts": [{}]}, {"parts": None},
     {"part": {"bytes": "10"}}, {"part": {"documents": None}}, {"part": {"documents": 3}},
     {"part": {"name": 7}}, {"part": {"masked": 0}}, {"part": {"sha256": "0"}},
 ])

@@ -72,12 +72,9 @@ def test_meta_is_read_back_and_judges_the_parts(tmp_path):
     assert (meta.documents, meta.bytes, meta.masked) == (3, 14, True)
     saved = json.loads((tmp_path / "meta.json").read_text())
     assert (saved["documents"], saved["bytes"]) == (3, 14)
-    (tmp_path / part.text).write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"part_000000\.txt: must have 14 bytes; run the stage"):
-        read_meta(tmp_path)
     for wrong in ({**saved, "version": 2}, {**saved, "parts": [{"name": "x"}]}, {"version": 1}, []):
         (tmp_path / "meta.json").write_text(json.dumps(wrong))
-        with pytest.raises(ValueError, match=r"meta\.json: is no raw corpus .*run the stage down"):
+        with pytest.raises(ValueError, match=r"meta\.json: is not a raw corpus .*run the stage d"):
             read_meta(tmp_path)
     (tmp_path / "meta.json").unlink()
     with pytest.raises(ValueError, match="does not exist; run the stage download"):

@@ -1,6 +1,7 @@
 """Shards from chunks: kept in the cache between runs, made again where they are lost or damaged."""
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_any_plan_takes_every_token_once_and_counts_every_document(sizes, shard_
         for size, out in documents:
             streams["val" if out else "train"] += [(n, start + k, k == 0) for k in range(size)]
             start += size
-    plans, totals = plan_shards(results, held, shard_tokens)
+    plans, totals = plan_shards(results, held, shard_tokens, Counter())
     for split, stream_ in streams.items():
         mine = [plan for plan in plans if plan.split == split]
         assert [plan.name for plan in mine] == [f"{split}_{n:06d}.bin" for n in range(len(mine))]

@@ -35,17 +35,16 @@ def test_tokens_that_another_clone_drops(tmp_path: Path, monkeypatch: pytest.Mon
     shutil.rmtree(tmp_path / "cache")
     real, calls = chunks.encode_chunk, []
 
-    def encode_and_lose(settings, chunk, again=False):
-        encoded = real(settings, chunk, again)
-        calls.append(again)
+    def encode_and_lose(settings, chunk):
+        encoded = real(settings, chunk)
+        calls.append(chunk)
         if len(calls) % 3:
             encoded.drop()
         return encoded
 
-    monkeypatch.setattr(chunks, "encode_chunk", encode_and_lose)
     monkeypatch.setattr("reprogpt.encoding.tokenize_corpus.encode_chunk", encode_and_lose)
     assert tokenize(config(), tmp_path / "raw", tmp_path / "out", chunk_bytes=2000) == straight
-    assert True in calls
+    assert len(calls) > 3
     trial("tokens in the cache dropped by another clone right after they were made",
           "made again, the same shards")
 

@@ -204,7 +204,7 @@ def test_what_cannot_be_loaded_is_refused_in_a_line(tmp_path):
     for changes, message in [({"model_type": "llama"}, "model_type='llama'"),
                              ({"activation_function": "relu"}, "activation_function='relu'"),
                              ({"n_inner": 5}, "n_inner=5"),
-                             ({"n_embd": None}, "n_embd=None"),
+                             ({"n_embd": None}, "n_embd=null must be a whole number"),
                              ({}, "pickled weights")]:
         (tmp_path / "config.json").write_text(json.dumps(good | changes))
         with pytest.raises(ValueError, match=message) as caught:

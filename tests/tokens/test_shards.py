@@ -87,7 +87,7 @@ def reheader(data):
     (flip, "differ from the manifest's checksum"),
     (lambda data: data.__delitem__(slice(-2, None)), "truncated"),
     (lambda data: data.extend(b"xx"), "appended to"),
-    (reheader, "its header is not that of 1000"),
+    (reheader, "differ from the manifest's checksum"),
 ])
 def test_a_bad_shard_is_named(tmp_path, tokens, verify, change, message):
     write(tmp_path, tokens)
@@ -149,10 +149,10 @@ def test_checksums_are_those_of_the_standard_library(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "BLOCK", 100)
     path = tmp_path / "x"
     path.write_bytes(bytes(range(256)))
-    sums = checksums_of(path)
+    sha256, crc32 = checksums_of(path)
     data = path.read_bytes()
-    assert sums.sha256 == hashlib.sha256(data).hexdigest()
-    assert sums.crc32 == "".join(f"{zlib.crc32(data[i:i + 100]):08x}" for i in (0, 100, 200))
+    assert sha256 == hashlib.sha256(data).hexdigest()
+    assert crc32 == "".join(f"{zlib.crc32(data[i:i + 100]):08x}" for i in (0, 100, 200))
 
 
 def test_an_old_shard_is_replaced_never_written_into(tmp_path, tokens):
@@ -181,5 +181,5 @@ def test_checksums_that_are_not_there_vouch_for_nothing(tmp_path, tokens):
     write(tmp_path, tokens)
     path = tmp_path / "manifest.json"
     path.write_text(re.sub(r'"crc32": "\w+"', '"crc32": ""', path.read_text()))
-    with pytest.raises(ValueError, match="not as many checksums"):
+    with pytest.raises(ValueError, match="its bytes 0 to .* differ"):
         TokenStream(tmp_path, "train")

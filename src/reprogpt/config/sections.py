@@ -188,7 +188,7 @@ class TokenizeConfig(Section):
     """Seed of split `hash`. Not `seed`: runs with other seeds are scored on the same text."""
 
     @model_validator(mode="after")
-    def _vocabulary(self) -> Self:
+    def _consistent(self) -> Self:
         if self.encoding == "bpe" and self.vocab_size is None:
             raise ParamError("vocab_size", "must be set when encoding is 'bpe'", "e.g. 4096")
         if self.encoding != "bpe" and self.vocab_size is not None:
@@ -197,10 +197,6 @@ class TokenizeConfig(Section):
         if self.encoding == "bpe" and self.val_tokens is not None:
             raise ParamError("val_tokens", "cannot be used with encoding 'bpe', whose tokens are "
                              "known only after the split", "set val_fraction instead")
-        return self
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
         if (self.val_fraction is None) == (self.val_tokens is None):
             raise ParamError("val_fraction", "and val_tokens cannot be both set or both null",
                              "give one of the two")

@@ -37,43 +37,36 @@ class Problem:
         return f"{pair[0]}{self.operator}{pair[1]}"
 
 
-def addition(cfg: TaskConfig, a: int, b: int) -> Problem:
-    """``012+345=0357``, all with leading zeros; with ``reverse`` the answer is ``7530``.
+def pose(task: str, cfg: TaskConfig, a: int, b: int, operator: str) -> Problem:
+    """The problem as a corpus writes it.
 
-    Reversed, each digit follows from two digits and the carry before it. Otherwise the first digit
-    already depends on every carry.
+    `addition`: ``012+345=0357``, all with leading zeros. `calculator`: ``-12*7=-84``; division is
+    Python's ``//``, rounded down; ``scratchpad`` puts the steps before the result. ``reverse``
+    writes the result backwards: each digit then follows from two digits and the carry before it,
+    while otherwise the first digit already depends on every carry.
     """
-    answer = f"{a + b:0{cfg.digits + 1}d}"
-    return Problem(a, b, "+", f"{a:0{cfg.digits}d}+{b:0{cfg.digits}d}=",
-                   answer[::-1] if cfg.reverse else answer)
+    steps = ""
+    if task == "addition":
+        prompt, answer = f"{a:0{cfg.digits}d}+{b:0{cfg.digits}d}=", f"{a + b:0{cfg.digits + 1}d}"
+    else:
+        found = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}
+        prompt, answer = f"{a}{operator}{b}=", str(found[operator])
+        if cfg.scratchpad:
+            steps = f"[{','.join(scratchpad(a, b, operator))}]"
+    return Problem(a, b, operator, prompt, steps + (answer[::-1] if cfg.reverse else answer))
 
 
-def calculator(cfg: TaskConfig, a: int, b: int, operator: str) -> Problem:
-    """``-12*7=-84``; division is Python's ``//``, rounded down.
+def scratchpad(a: int, b: int, operator: str) -> Iterator[str]:
+    """The steps of working out |a| and |b| on paper; each is a small sum.
 
-    ``reverse`` writes the answer backwards, sign last; ``scratchpad`` puts the steps before it.
+    +, -: column by column from the last, with the carry or borrow (from the larger number); the
+    signs decide which of the two. *: |a| times each digit of |b| from the last. /: each digit of
+    |a| brought down to the remainder.
     """
-    result = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}[operator]
-    answer = str(result)[::-1] if cfg.reverse else str(result)
-    steps = f"[{','.join(scratchpad(abs(a), abs(b), unsigned(a, b, operator)))}]"
-    return Problem(a, b, operator, f"{a}{operator}{b}=", (steps if cfg.scratchpad else "") + answer)
-
-
-def unsigned(a: int, b: int, operator: str) -> str:
-    """The operation to do on |a| and |b|: for + and - it depends on the signs."""
-    if operator not in "+-":
-        return operator
-    same_sign = (a < 0) == ((b < 0) != (operator == "-"))
-    return "+" if same_sign else "-"
-
-
-def scratchpad(x: int, y: int, operator: str) -> Iterator[str]:
-    """The steps of working it out on paper, x and y >= 0; each is a small sum.
-
-    +, -: column by column from the last, with the carry or borrow (from the larger number).
-    *: x times each digit of y from the last. /: each digit of x brought down to the remainder.
-    """
+    x, y = abs(a), abs(b)
     if operator in "+-":
+        if (a < 0) != (b < 0):
+            operator = "-" if operator == "+" else "+"
         if operator == "-" and x < y:
             x, y = y, x
         carry = 0
@@ -99,21 +92,21 @@ def problems(task: str, cfg: TaskConfig) -> Iterator[Problem]:
     For each the largest number of digits is drawn first, from 1 to ``digits``: otherwise short
     operands, of which there are few, would hardly occur.
     """
-    draw, repeats = random.Random(f"{VERSION} {task} {cfg.seed}"), 0
+    draw = random.Random(f"{VERSION} {task} {cfg.seed}")
     seen: set[str] = set()
+    repeats = 0
     while len(seen) < cfg.examples:
         below = 10 ** draw.randint(1, cfg.digits)
         if task == "addition":
-            problem = addition(cfg, draw.randrange(below), draw.randrange(below))
+            problem = pose(task, cfg, draw.randrange(below), draw.randrange(below), "+")
         else:
             a, b = draw.randint(1 - below, below - 1), draw.randint(1 - below, below - 1)
-            problem = calculator(cfg, a, b or 1, draw.choice("+-*/"))
-        repeats += 1
+            problem = pose(task, cfg, a, b or 1, draw.choice("+-*/"))
         if problem.prompt not in seen:
             seen.add(problem.prompt)
             repeats = 0
             yield problem
-        elif repeats > 10_000:
+        elif (repeats := repeats + 1) > 10_000:
             raise ConfigError(f"params.yaml: download.task.examples={cfg.examples} is more than "
                               f"there are problems of {cfg.digits} digits; try {len(seen) // 2}")
 
@@ -128,11 +121,11 @@ def longest(task: str, cfg: TaskConfig) -> int:
     """Characters of the longest problem of a task, with its answer and line break."""
     nines = 10**cfg.digits - 1
     if task == "addition":
-        extremes = [addition(cfg, nines, nines)]
+        operands, operators = [(nines, nines)], "+"
     else:  # among quotients with steps, those by 9..9 and 50..0 are the longest
         divisors = [y for d in range(1, cfg.digits + 1) for y in (10**d - 1, 10**d // 2)]
-        extremes = [calculator(cfg, x, -y, operator)
-                    for x in (nines, -nines) for y in divisors for operator in "+-*/"]
+        operands, operators = [(x, -y) for x in (nines, -nines) for y in divisors], "+-*/"
+    extremes = [pose(task, cfg, a, b, operator) for a, b in operands for operator in operators]
     return max(len(p.prompt + p.answer) for p in extremes) + len(END)
 
 
@@ -161,7 +154,7 @@ def written_by_hand(text: str, task: str, cfg: TaskConfig) -> Problem | None:
                           f"download.task.digits = {cfg.digits}; write smaller ones")
     if operator == "/" and not b:
         raise ConfigError(f"{text}: must not divide by 0; write another number")
-    return addition(cfg, a, b) if task == "addition" else calculator(cfg, a, b, operator)
+    return pose(task, cfg, a, b, operator)
 
 
 def result(answer: str, cfg: TaskConfig) -> int | None:

@@ -54,9 +54,6 @@ class Budget:
     def spent(self) -> bool:
         return 0 in (self.bytes, self.documents)
 
-    def covers(self, part: Part) -> bool:
-        return part.bytes <= self.bytes and part.documents <= self.documents
-
     def take(self, documents: int, size: int) -> None:
         self.started = True
         self.bytes -= size
@@ -67,19 +64,18 @@ class Budget:
         for document in documents:
             size = 0
             if self.bytes < math.inf:  # else it is not measured, so that a long text is streamed
-                held = []
-                for data in map(utf8, document.texts()):
-                    held.append(data)
-                    size += len(data)
-                    if size > self.bytes:
+                data = bytearray()
+                for text in document.texts():
+                    data += utf8(text)
+                    if len(data) > self.bytes:
+                        if self.started:
+                            self.bytes = 0
+                            return
+                        del data[int(self.bytes):]
+                        self.shortened = True
                         break
-                if size > self.bytes:
-                    if self.started:
-                        self.bytes = 0
-                        return
-                    size, self.shortened = int(self.bytes), True
-                text = b"".join(held)[:size].decode("utf-8", "ignore")
-                document = replace(document, text=text)
+                size = len(data)
+                document = replace(document, text=data.decode("utf-8", "ignore"))
             self.take(1, size)
             yield document
             if self.spent:
@@ -104,51 +100,46 @@ def collect(sources: Iterable[Source], folder: Path, budget: Budget | None = Non
 def _parts_of(source: Source, folder: Path, number: int, budget: Budget,
               part_bytes: int) -> Iterator[Part]:
     """Writes the parts of one source; ``number`` is that of the first of them."""
-    row, last = 0, False
+    row = 0
     documents: Iterator[Document] | None = None
-    while not last and not budget.spent:
+    while not budget.spent:
         name = f"part_{number:06d}"
-        place = _cache_place(source, row, part_bytes)
+        key = json.dumps(["raw 2", source.identity, row, part_bytes])
+        place = cache_dir() / "raw" / hashlib.sha256(key.encode()).hexdigest()
         cached = _read_cached(place) if source.identity else None
         part = cached.parts[0] if cached and cached.parts else None
-        if part and not budget.covers(part):  # only its first documents
-            part, last = write_part(folder, name, budget.limit(read_part(place, part))), True
+        if part and (part.bytes > budget.bytes or part.documents > budget.documents):
+            part = write_part(folder, name, budget.limit(read_part(place, part)))
         elif cached:
-            last, documents = cached.extra["last"], None
+            documents = None
             if part:
                 budget.take(part.documents, part.bytes)
                 part = _link(place, part, folder, name)
         else:
             documents = documents or source.read(row)
             part = write_part(folder, name, budget.limit(documents), part_bytes)
-            whole = part is not None and part.bytes >= part_bytes and not budget.shortened
-            last = not whole
+            full = part is not None and part.bytes >= part_bytes
             # A part that the budget has ended is not kept.
-            if source.identity and (whole or not budget.spent):
+            if source.identity and not budget.shortened and (full or not budget.spent):
                 parts = (_link(folder, part, place, "part"),) if part else ()
-                write_meta(place, Meta(source.name, source.identity, parts, {"last": last}))
+                write_meta(place, Meta(source.name, source.identity, parts))
         if part:
             yield part
-            row += part.documents
-            number += 1
-
-
-def _cache_place(source: Source, row: int, part_bytes: int) -> Path:
-    """The folder for the part that begins with document ``row``: a corpus of at most one part."""
-    key = hashlib.sha256(json.dumps(["raw 2", source.identity, row, part_bytes]).encode())
-    return cache_dir() / "raw" / key.hexdigest()
+        if part is None or part.bytes < part_bytes:  # the source has no more
+            return
+        row += part.documents
+        number += 1
 
 
 def _read_cached(place: Path) -> Meta | None:
-    """The cached part, or None if there is none or it is damaged."""
+    """The corpus of one part, or of none, in the cache; None if there is none, or it is damaged."""
     try:
         meta = read_meta(place)
-        whole = meta.extra["last"] in (True, False)
         for part in meta.parts:
             check_part(place, part)
-    except (ValueError, LookupError, TypeError):
+    except ValueError:
         return None
-    return meta if whole else None
+    return meta
 
 
 def _link(source: Path, part: Part, target: Path, name: str) -> Part:

@@ -56,10 +56,9 @@ def _tinyshakespeare(cfg: CorpusConfig) -> Corpus:
 
 def _files(cfg: CorpusConfig) -> Corpus:
     """The user's own files, in the order of their paths."""
-    assert cfg.files
     names = [str(path) for path in _found(cfg).values()]
-    sums = [_checksum(Path(name)) for name in progress(names, "checksums", unit=" files", delay=1)]
-    return (f"{len(names)} files, sha256 of their sha256s {_sha256_of_lines(sums)}",
+    sums = [sha256_of(Path(name)) for name in progress(names, "checksums", unit=" files", delay=1)]
+    return (f"{len(names)} files, {_revision(sums)}",
             [_file(name, total, cfg.text_field) for name, total in zip(names, sums, strict=True)])
 
 
@@ -79,16 +78,9 @@ def _file(name: str, sha256: str, field: str) -> Source:
                   lambda first: read_file(name, lambda: Path(name).open("rb"), field, first))
 
 
-def _checksum(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: must be a file that can be read ({error.strerror}); change its "
-                          "permissions, or leave it out of download.files") from None
-
-
-def _sha256_of_lines(lines: list[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def _revision(sums: list[str]) -> str:
+    digest = hashlib.sha256("\n".join(sums).encode())
+    return f"sha256 of their sha256s {digest.hexdigest()}"
 
 
 def _hub(cfg: CorpusConfig, hub: HubConfig | None = None) -> Corpus:
@@ -131,8 +123,6 @@ CORPORA: dict[str, Callable[[CorpusConfig], Corpus]] = {
     "addition": _arithmetic,
     "calculator": _arithmetic,
 }
-ADOPTED = "shards"
-"""Not documents but shards of tokens: listed here, imported by the stage tokenize."""
 
 
 def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
@@ -140,40 +130,32 @@ def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
 
     Raises ConfigError for a corpus that has no text, TransferError for one that cannot be fetched.
     """
-    if cfg.corpus == ADOPTED:
+    if cfg.corpus == "shards":  # of tokens, not documents: the stage tokenize imports them
         shards = survey(_found(cfg))
-        revision = _sha256_of_lines([shard["sha256"] for shard in shards])
-        meta = Meta(ADOPTED, f"sha256 of their sha256s {revision}", (), {"shards": shards})
+        meta = Meta("shards", _revision([s["sha256"] for s in shards]), (), {"shards": shards})
         make_empty(out_dir)
     else:
         corpora = {name: (one, *CORPORA[one.corpus](one)) for name, one in cfg.corpora().items()}
         make_empty(out_dir)
-        metas, parts = {}, 0
+        metas: dict[str, Meta] = {}
         for name, (one, revision, sources) in corpora.items():
-            metas[name] = _collect(one, revision, sources, out_dir, parts)
-            parts += len(metas[name].parts)
+            budget = Budget(one.max_bytes or math.inf, one.max_documents or math.inf)
+            first = sum(len(other.parts) for other in metas.values())
+            parts = collect(sources, out_dir, budget, first=first)
+            meta = metas[name] = Meta(one.corpus, revision, tuple(parts))
+            if not meta.bytes:
+                raise ConfigError(f"params.yaml: download.corpus={one.corpus!r} gave no text: its "
+                                  "documents must hold some; name others that do, or raise "
+                                  "max_bytes and max_documents")
         meta = mixture(metas) if cfg.mix else metas[cfg.corpus]
     write_meta(out_dir, meta)
-    return meta
-
-
-def _collect(cfg: CorpusConfig, revision: str, sources: list[Source], out_dir: Path,
-             first: int) -> Meta:
-    """The parts of one corpus, numbered from ``first``."""
-    budget = Budget(cfg.max_bytes or math.inf, cfg.max_documents or math.inf)
-    meta = Meta(cfg.corpus, revision, tuple(collect(sources, out_dir, budget, first=first)))
-    if not meta.bytes:
-        limited = cfg.max_bytes is not None or cfg.max_documents is not None
-        fix = "raise its max_bytes or max_documents" if limited else "name others that do"
-        raise ConfigError(f"params.yaml: download.corpus={cfg.corpus!r} gave no text: its "
-                          f"documents must hold some; {fix}")
     return meta
 
 
 def survey(found: dict[str, Path]) -> list[dict[str, Any]]:
     """Path, split, sha256 and tokens of each shard. Raises ConfigError, naming a bad file."""
     shards = [{"path": name, "split": "val" if "val" in path.name else "train",
-               "sha256": _checksum(path), "tokens": len(open_tokens(path))}
+               "sha256": sha256_of(path), "tokens": len(open_tokens(path))}
               for name, path in found.items()]
     for split in ("train", "val"):
         if not any(shard["tokens"] for shard in shards if shard["split"] == split):

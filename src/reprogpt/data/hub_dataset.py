@@ -4,7 +4,6 @@ The library `datasets` says which files make up a split. Whole files are downloa
 huggingface_hub and verified; where only a first part is wanted, they are read in ranges.
 """
 
-import hashlib
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ from reprogpt.data.collect import Source
 from reprogpt.data.raw_text import Document
 from reprogpt.data.readers import kind_of, read_file
 from reprogpt.errors import ConfigError
-from reprogpt.storage.files import sha256_of
+from reprogpt.storage.files import hub_checksum
 from reprogpt.storage.http import CONNECT_SECONDS, TransferError, open_url, retried
 from reprogpt.storage.paths import cache_dir
 from reprogpt.storage.remote_file import open_remote
@@ -40,12 +39,11 @@ def _source(hub: HubConfig, file: Any, partial: bool) -> Source:
     checksum = file.lfs.sha256 if file.lfs else f"blob {file.blob_id}"
 
     def read(first: int) -> Iterator[Document]:
-        if partial:
-            yield from read_file(file.path, lambda: _open_remote(hub, file.path, file.size),
-                                 hub.text_field, first)
-        else:
-            path = _downloaded(hub, file.path, checksum)
-            yield from read_file(file.path, lambda: path.open("rb"), hub.text_field, first)
+        path = None if partial else _downloaded(hub, file.path, checksum)
+        yield from read_file(
+            file.path, lambda: path.open("rb") if path else _open_remote(hub, file.path, file.size),
+            hub.text_field, first)
+        if path:
             path.unlink()  # from now on its raw parts are in the cache
 
     # What is read in ranges is not checked against the checksum, so it is cached under another
@@ -122,17 +120,10 @@ def _downloaded(hub: HubConfig, name: str, checksum: str) -> Path:
     for _ in range(2):
         path = Path(retried(lambda: hf_hub_download(
             hub.id, name, repo_type="dataset", revision=hub.revision, local_dir=folder), name))
-        if _is_whole(path, checksum):
+        expected = checksum.removeprefix("blob ")
+        if hub_checksum(path, expected) == expected:
             return path
         path.unlink()  # two versions joined, or bytes lost: from the beginning, once
     raise TransferError(f"{name}: the server's bytes are not those of commit "
                         f"{hub.revision[:12]} (checksum differs twice); pin another "
                         "download.hub.revision, or try later")
-
-
-def _is_whole(path: Path, checksum: str) -> bool:
-    if not checksum.startswith("blob "):
-        return sha256_of(path) == checksum
-    data = path.read_bytes()  # outside of LFS a file of the Hub has at most 10 MB
-    digest = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-    return checksum == f"blob {digest.hexdigest()}"

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from reprogpt.storage.files import CHUNK, replacing, write_bytes, write_json
+from reprogpt.storage.files import CHUNK, read_record, replacing, write_bytes, write_json
 
 PART_BYTES = 64 << 20
 META = "meta.json"
@@ -59,16 +58,9 @@ class Part:
         return f"{self.name}.txt"
 
     @property
-    def index(self) -> str:
-        return f"{self.name}.npy"
-
-    @property
-    def spans(self) -> str:
-        return f"{self.name}.spans.npy"
-
-    @property
     def files(self) -> list[str]:
-        return [self.text, self.index, *([self.spans] if self.masked else [])]
+        """Text, ends and splits, and spans if it is masked."""
+        return [f"{self.name}{end}" for end in (".txt", ".npy", ".spans.npy")[:2 + self.masked]]
 
 
 @dataclass(frozen=True)
@@ -95,10 +87,11 @@ class Meta:
 
     def corpora(self) -> dict[str, "Meta"]:
         """The corpora of a mixture by name, or this one alone."""
+        if "mix" not in self.extra:
+            return {self.corpus: self}
         rest = iter(self.parts)
         return {name: Meta(name, self.revision, tuple(itertools.islice(rest, parts)))
-                for name, parts in self.extra["mix"].items()} if "mix" in self.extra else {
-                self.corpus: self}
+                for name, parts in self.extra["mix"].items()}
 
 
 def mixture(metas: dict[str, Meta]) -> Meta:
@@ -110,25 +103,13 @@ def mixture(metas: dict[str, Meta]) -> Meta:
 
 def write_meta(folder: Path, meta: Meta) -> None:
     """Writes meta.json, last of all, since it says that the parts are complete."""
-    sums = {"documents": meta.documents, "bytes": meta.bytes}
-    write_json(folder / META, asdict(meta) | sums)
+    write_json(folder / META,
+               asdict(meta) | {"documents": meta.documents, "bytes": meta.bytes})
 
 
 def read_meta(folder: Path) -> Meta:
-    """Raises ValueError when meta.json is missing or damaged, or a part's size differs."""
-    path = folder / META
-    try:
-        meta = TypeAdapter(Meta).validate_json(path.read_bytes(), strict=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; run the stage download") from None
-    except ValidationError as error:
-        raise ValueError(f"{path}: is no raw corpus ({error.errors()[0]['msg']}); run the stage "
-                         "download again") from None
-    for part in meta.parts:
-        file = folder / part.text
-        if not file.is_file() or file.stat().st_size != part.bytes:
-            raise ValueError(f"{file}: must have {part.bytes} bytes; run the stage download again")
-    return meta
+    """Raises ValueError when meta.json is missing or damaged."""
+    return read_record(folder / META, Meta, "a raw corpus", "download")
 
 
 def write_part(folder: Path, name: str, documents: Iterator[Document],
@@ -138,73 +119,66 @@ def write_part(folder: Path, name: str, documents: Iterator[Document],
     if first is None:
         return None
     masked = first.spans is not None
-    size, digest = 0, hashlib.sha256()
+    size = 0
     index: list[tuple[int, int]] = []
     spans: list[tuple[int, int, int]] = []
-    with replacing(folder / f"{name}.txt") as temporary, temporary.open("wb") as file:
+    with replacing(folder / f"{name}.txt") as temporary, temporary.open("wb") as out:
         for number, document in enumerate(itertools.chain([first], documents)):
-            for text in document.texts():
-                data = utf8(text)
-                file.write(data)
-                digest.update(data)
-                size += len(data)
+            size += sum(out.write(utf8(text)) for text in document.texts())
             index.append((size, SPLITS.index(document.split)))
             assert (document.spans is not None) == masked, "spans for all documents, or for none"
             spans += [(number, start, end) for start, end in document.spans or ()]
             if limit is not None and size >= limit:
                 break
     part = Part(name, len(index), size, "", masked)
-    _save(folder / part.index, index)
-    if masked:
-        _save(folder / part.spans, spans)
-    for other in part.files[1:]:
-        digest.update((folder / other).read_bytes())
-    return replace(part, sha256=digest.hexdigest())
+    for file, rows, columns in zip(part.files[1:], (index, spans), (2, 3), strict=False):
+        data = io.BytesIO()  # into a file numpy writes past Python, and hides why that fails
+        np.save(data, np.array(rows, np.int64).reshape(-1, columns))
+        write_bytes(folder / file, data.getvalue())
+    return replace(part, sha256=_sha256_of(folder, part))
 
 
 def check_part(folder: Path, part: Part) -> None:
     """Raises ValueError unless a part's files, one after the other, have its sha256."""
-    digest = hashlib.sha256()
-    for name in part.files:
-        try:
-            with (folder / name).open("rb") as file:
-                while data := file.read(CHUNK):
-                    digest.update(data)
-        except OSError as error:
-            raise ValueError(f"{folder / name}: {error.strerror}; run the stage download "
-                             "again") from None
+    try:
+        sha256 = _sha256_of(folder, part)
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}; run the stage download "
+                         "again") from None
     index = read_index(folder, part)
     told = len(index) == part.documents and index[-1:, 0].tolist() == [part.bytes]
-    if not told or digest.hexdigest() != part.sha256:
+    if not told or sha256 != part.sha256:
         raise ValueError(f"{folder}: {' or '.join(part.files)} is damaged: not what {META} says of "
                          f"it; remove {folder} and run the stage download again")
 
 
-def _save(path: Path, rows: list) -> None:
-    columns = len(rows[0]) if rows else 3  # no spans: nothing in this part counts as a target
-    data = io.BytesIO()  # into a file numpy writes past Python, and hides why that fails
-    np.save(data, np.array(rows, np.int64).reshape(-1, columns))
-    write_bytes(path, data.getvalue())
+def _sha256_of(folder: Path, part: Part) -> str:
+    digest = hashlib.sha256()
+    for name in part.files:
+        with (folder / name).open("rb") as file:
+            while data := file.read(CHUNK):
+                digest.update(data)
+    return digest.hexdigest()
 
 
 def read_index(folder: Path, part: Part) -> np.ndarray:
     """(documents, 2) int64: end byte and split of each document of a part. Raises ValueError."""
-    return _load(folder / part.index, 2)
+    return _load(folder / part.files[1], 2)
 
 
 def read_spans(folder: Path, part: Part) -> np.ndarray | None:
     """(spans, 3) int64: document, start and end character; None for no mask. Raises ValueError."""
-    return _load(folder / part.spans, 3) if part.masked else None
+    return _load(folder / part.files[2], 3) if part.masked else None
 
 
 def _load(path: Path, columns: int) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path)
+        if array.dtype != np.int64 or array.shape[1:] != (columns,):
+            raise ValueError(f"it holds {array.dtype} of shape {array.shape}")
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: is damaged or gone ({error}); run the stage download "
                          "again") from None
-    if array.dtype != np.int64 or array.shape[1:] != (columns,):
-        raise ValueError(f"{path}: is damaged; run the stage download again")
     return array
 
 

@@ -12,9 +12,8 @@ import io
 import json
 import lzma
 import os
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -31,8 +30,10 @@ Row = tuple[str, Any]
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 OUTS = ("data/raw", "data/tokens", "data/init", "data/hellaswag")
 """What the stages before training write, which nobody means to train on."""
-LONGEST_LINE = 1 << 30
-"""Bytes of a row; of a .json array four times as many. 9 MB may unpack to a line of 9 GB."""
+LARGEST_ARRAY = 4 << 30
+"""Bytes of a .json array, which is parsed as a whole."""
+LARGEST_CELL = 1 << 30
+"""Bytes of a cell of a .csv: a document is longer than the default of 128 kB."""
 _TEXT_CHUNK = 1 << 20
 _ROWS = 64
 """Rows of a parquet file in memory at a time: documents may be long."""
@@ -44,12 +45,13 @@ def find(patterns: list[str], corpus: str = "files") -> tuple[dict[str, Path], l
     ``corpus`` decides the kinds: `shards` of tokens, or text. Raises ConfigError for a pattern that
     matches no file, and for a file of another kind that is named without a glob.
     """
-    kinds = SHARDS if corpus == "shards" else (*_KINDS, *COMPRESSED)
+    shards = corpus == "shards"
+    kinds = SHARDS if shards else (*_KINDS, *COMPRESSED)
     found = matching("download.files", patterns, outs=OUTS)
-    others = [name for name in found
-              if not (name.endswith(SHARDS) if corpus == "shards" else kind_of(name))]
+    others = [name for name in found if not (name.endswith(SHARDS) if shards else kind_of(name))]
+    named = {str(Path(os.path.expanduser(pattern))) for pattern in patterns}  # noqa: PTH111
     for name in others:
-        if name in {str(Path(os.path.expanduser(p))) for p in patterns}:  # noqa: PTH111
+        if name in named:
             raise ConfigError(f"params.yaml: download.files: {name!r} must be one of "
                               f"{' '.join(kinds)}; convert it, or leave it out")
     if len(others) == len(found):
@@ -74,20 +76,16 @@ def read_file(name: str, opener: Callable[[], BinaryIO], field: str,
     UTF-8, or lacks the ``field``.
     """
     kind = kind_of(name)
-    if kind is None:
-        raise ConfigError(f"{name}: is none of {', '.join(_KINDS)}; convert it, or leave it out of "
-                          "download.files")
+    assert kind, f"{name}: find() has left out the files that are not read"
     decompress = _DECOMPRESSORS.get(Path(name.lower()).suffix, lambda file: file)
     with opener() as file, _named_errors(name):
-        if kind == "parquet":
-            rows = _parquet(name, file, field, first)
-        elif kind == "text":
+        if kind == "text":
             yield from islice([Document(_text(name, decompress(file)))], first, None)
-            return
+        elif kind == "parquet":
+            yield from _parquet(name, file, field, first)
         else:
-            rows = islice(_ROW_READERS[kind](name, decompress(file)), first, None)
-        for where, row in rows:
-            yield Document(_field(where, row, field))
+            for where, row in islice(_ROW_READERS[kind](name, decompress(file)), first, None):
+                yield Document(_field(where, row, field))
 
 
 @contextmanager
@@ -132,47 +130,36 @@ def _text(name: str, file: BinaryIO) -> Iterator[str]:
         yield decoder.decode(b"", final=True)
 
 
-def _lines(name: str, readline: Callable[[int], Any]) -> Iterator[Any]:
-    """The lines of a file, each whole in memory, so that one without an end is refused."""
-    number = 0
-    while line := readline(LONGEST_LINE + 1):
-        number += 1
-        if len(line) > LONGEST_LINE:
-            raise ConfigError(f"{name}, line {number}: must have at most {LONGEST_LINE >> 20} MB, "
-                              "since it is read as a whole; divide it, or make it a .txt file")
-        yield line
-
-
 def _jsonl(name: str, file: BinaryIO) -> Iterator[Row]:
-    for number, line in enumerate(_lines(name, file.readline), 1):
+    for number, line in enumerate(file, 1):
         if line.strip():
             yield f"{name}, line {number}", _parsed(f"{name}, line {number}", line)
 
 
 def _json(name: str, file: BinaryIO) -> Iterator[Row]:
     """One array of objects, or one object a line, as is common under this suffix, too."""
-    data = file.read(4 * LONGEST_LINE + 1).removeprefix(codecs.BOM_UTF8)  # parsed as a whole
-    if len(data) > 4 * LONGEST_LINE:
-        raise ConfigError(f"{name}: must have at most {LONGEST_LINE >> 18} MB, since an array is "
+    data = file.read(LARGEST_ARRAY + 1).removeprefix(codecs.BOM_UTF8)
+    if len(data) > LARGEST_ARRAY:
+        raise ConfigError(f"{name}: must have at most {LARGEST_ARRAY >> 20} MB, since an array is "
                           "parsed as a whole; make it .jsonl, an object a line")
-    if not re.match(rb"\s*\[", data):
+    if data.lstrip().startswith(b"["):
+        yield from _rows(name, _parsed(name, data))
+    else:
         yield from _jsonl(name, io.BytesIO(data))
-        return
-    for number, row in enumerate(_parsed(name, data), 1):
-        yield f"{name}, row {number}", row
 
 
 def _csv(name: str, file: BinaryIO) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_LINE)  # a document is longer than the default of 128 kB
+    csv.field_size_limit(LARGEST_CELL)
     text = io.TextIOWrapper(file, encoding=TEXT_ENCODING, newline="")
-    reader = csv.DictReader(_lines(name, text.readline),
-                            delimiter="\t" if kind_of(name) == "tsv" else ",")
-    for number, row in enumerate(reader, 1):
-        yield f"{name}, row {number}", row
+    yield from _rows(name, csv.DictReader(text, delimiter="\t" if kind_of(name) == "tsv" else ","))
 
 
-def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Row]:
-    """The rows from number ``first`` on, without reading the row groups before it."""
+def _rows(name: str, rows: Iterable[Any]) -> Iterator[Row]:
+    return ((f"{name}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Document]:
+    """The documents from number ``first`` on, without reading the row groups before it."""
     import pyarrow.parquet as pq
 
     if Path(name.lower()).suffix in COMPRESSED:
@@ -188,7 +175,7 @@ def _parquet(name: str, file: BinaryIO, field: str, first: int) -> Iterator[Row]
             texts = (text for batch in table.iter_batches(_ROWS, [group], [field])
                      for text in batch.column(0).to_pylist())
             for number, text in islice(enumerate(texts, start + 1), skipped, None):
-                yield f"{name}, row {number}", {field: text}
+                yield Document(_field(f"{name}, row {number}", {field: text}, field))
         start += rows
 
 

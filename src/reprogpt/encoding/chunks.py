@@ -11,10 +11,12 @@ GPT-2's pattern a match ends there in any case, so the ids of the stretches are 
 import functools
 import hashlib
 import json
-import os
+import math
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -34,8 +36,10 @@ from reprogpt.tokens.tokenizers import (
 )
 
 CHUNK_BYTES = 16 << 20
-_WINDOW = 1 << 16  # bytes searched at a time for a place to divide a document
-_BREAK = re.compile(r"\S[ \n]")
+# A visible character in UTF-8 before a space or line break. No white space begins with these bytes,
+# but for U+3000 (E3 80 80).
+_BREAK = re.compile(rb"(?:[!-~]|[\xc3-\xe0\xe4-\xf4][\x80-\xbf]+|\xe3(?!\x80\x80)[\x80-\xbf]+)"
+                    rb"[ \n]")
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,12 @@ class Settings:
     trained: Path | None = None
     """Folder of a trained tokenizer, for gigatoken and tiktoken; None: GPT-2's."""
 
-    def bpe(self) -> BpeTokenizer:
-        """The tokenizer of the encoders gigatoken and tiktoken."""
-        return _load_bpe(self.trained) if self.trained else gpt2_tokenizer()
-
 
 @functools.cache
-def _load_bpe(folder: Path) -> BpeTokenizer:
-    tokenizer = load_tokenizer(folder)
-    assert isinstance(tokenizer, BpeTokenizer), f"{folder} holds a trained tokenizer"
+def _bpe(trained: Path | None) -> BpeTokenizer:
+    """The tokenizer of the encoders gigatoken and tiktoken."""
+    tokenizer = load_tokenizer(trained) if trained else gpt2_tokenizer()
+    assert isinstance(tokenizer, BpeTokenizer), f"{trained} holds a trained tokenizer"
     return tokenizer
 
 
@@ -95,13 +96,11 @@ class Encoded:
 
     def load(self, settings: Settings, field: str = "tokens") -> np.ndarray:
         """Its tokens (n,) uint16 (uint32 code points without a vocabulary), or its "mask" (n,)
-        uint8, 1 for targets. They are made again where they were dropped or damaged."""
-        for _ in range(5):  # another clone that shares the cache may drop what was just made
-            if (array := _load(self.key, field)) is not None:
-                return array
-            encode_chunk(settings, self.chunk, again=True)
-        raise ValueError(f"{_path(self.key, field)}: disappears as soon as it is written; wait for "
-                         "other runs that tokenize, then run the stage tokenize again")
+        uint8, 1 for targets. They are made again where they were dropped, perhaps by another clone
+        that shares the cache, or damaged."""
+        if (array := _load(self.key, field)) is not None:
+            return array
+        return _encoded(settings, self.chunk, *_read(settings.raw_dir, self.chunk))[1][field]
 
     def drop(self) -> None:
         """Deletes the tokens; what is known about the documents stays."""
@@ -129,60 +128,63 @@ def chunks_of(raw_dir: Path, meta: Meta, boundary: tuple[int, int] | None = None
 
 def _next_break(path: Path, start: int, end: int) -> int:
     """The first byte in [start, end) where a document may be divided; ``end`` if there is none."""
-    with path.open("rb") as file:
-        while start < end:
-            window = os.pread(file.fileno(), min(_WINDOW, end - start), start)
-            text = window.decode("utf-8", "ignore")  # without halves of characters at its edges
-            if found := _BREAK.search(text):
-                half = len(window) - len(window.lstrip(bytes(range(0x80, 0xC0))))
-                return start + half + len(text[:found.start() + 1].encode("utf-8"))
-            start += max(1, len(window) - 8)  # overlapping, so that no break is missed
-    return end
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        found = _BREAK.search(text, start, end)
+        return found.end() - 1 if found else end
 
 
-def encode_chunk(settings: Settings, chunk: Chunk, again: bool = False) -> Encoded:
-    """The chunk's result, out of the cache if it is there and not to be made ``again``."""
-    data = read_chunk(settings.raw_dir, chunk)
-    index = read_index(settings.raw_dir, chunk.part)[chunk.first:chunk.last, 0]
-    ends = np.minimum(index, chunk.end) - chunk.start
-    starts = np.concatenate(([0], ends[:-1]))
-    digests = b"".join([hashlib.sha256(data[a:b]).digest()
-                        for a, b in zip(starts.tolist(), ends.tolist(), strict=True)])
-    spans = read_spans(settings.raw_dir, chunk.part)
-    if spans is not None:
-        first, last = np.searchsorted(spans[:, 0], (chunk.first, chunk.last))
-        spans = spans[first:last] - np.array([chunk.first, 0, 0])
-    content = [hashlib.sha256(c).hexdigest() for c in (digests, b"" if spans is None else spans)]
+def encode_chunk(settings: Settings, chunk: Chunk) -> Encoded:
+    """The chunk's result, which is then in the cache."""
+    data, ends, spans = text = _read(settings.raw_dir, chunk)
+    digests = b"".join(hashlib.sha256(data[a:b]).digest() for a, b in pairwise([0, *ends.tolist()]))
+    masked = b"" if spans is None else spans.tobytes()
+    content = [hashlib.sha256(part).hexdigest() for part in (digests, masked)]
     key = hashlib.sha256(json.dumps(["chunk 1", settings.fingerprint, settings.eot, chunk.opens,
                                      spans is None, *content]).encode()).hexdigest()
-    documents = None if again else _load(key, "documents")
+    documents = _load(key, "documents")
     if documents is None:
-        if settings.encoder == "none":
-            ids, counts, spans = np.empty(0, np.uint16), np.zeros(len(ends), np.int64), None
-        elif settings.encoder == "char":
-            ids, counts = _encode_characters(settings, data, ends)
-        else:
-            ids, counts = _encode(settings, data, ends, chunk.opens)
-        hashes = np.frombuffer(digests, ">u8")[::4] >> np.uint64(1)
-        documents = np.stack((np.cumsum(counts), ends - starts, hashes.astype(np.int64)), axis=1)
-        mask = {} if spans is None else {"mask": _mask(settings, data, starts, ids, spans)}
-        _save(_path(key, "tokens"), tokens=ids, **mask)
+        counts, arrays = _encoded(settings, chunk, *text)
+        hashes = (np.frombuffer(digests, ">u8")[::4] >> np.uint64(1)).astype(np.int64)
+        documents = np.stack((np.cumsum(counts), np.diff(ends, prepend=0), hashes), axis=1)
+        _save(_path(key, "tokens"), **arrays)
         _save(_path(key, "documents"), documents=documents)  # last: it vouches for the tokens
     return Encoded(chunk, key, int(documents[-1, 0]))
 
 
-def read_chunk(raw_dir: Path, chunk: Chunk, limit: int | None = None) -> bytes:
+def _read(raw_dir: Path, chunk: Chunk) -> tuple[bytes, np.ndarray, np.ndarray | None]:
+    """The chunk's text; the byte at which each document ends; (spans, 3): document, characters."""
+    ends = read_index(raw_dir, chunk.part)[chunk.first:chunk.last, 0]
+    spans = read_spans(raw_dir, chunk.part)
+    if spans is not None:
+        first, last = np.searchsorted(spans[:, 0], (chunk.first, chunk.last))
+        spans = spans[first:last] - np.array([chunk.first, 0, 0])
+    return read_chunk(raw_dir, chunk), np.minimum(ends, chunk.end) - chunk.start, spans
+
+
+def _encoded(settings: Settings, chunk: Chunk, data: bytes, ends: np.ndarray,
+             spans: np.ndarray | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Each document's number of tokens; and "tokens" and, where the text has spans, "mask"."""
+    if settings.encoder == "none":
+        return np.zeros(len(ends), np.int64), {"tokens": np.empty(0, np.uint16)}
+    if settings.encoder == "char":
+        ids, counts = _encode_characters(settings, data, ends)
+    else:
+        ids, counts = _encode(settings, data, ends, chunk.opens)
+    mask = {} if spans is None else {"mask": _mask(settings, data, ends, ids, spans)}
+    return counts, {"tokens": ids, **mask}
+
+
+def read_chunk(raw_dir: Path, chunk: Chunk, limit: float = math.inf) -> bytes:
     """The text of a chunk, or no more than its first ``limit`` bytes."""
-    size = chunk.end - chunk.start
     with (raw_dir / chunk.part.text).open("rb") as file:
         file.seek(chunk.start)
-        return file.read(min(size, limit or size))
+        return file.read(int(min(chunk.end - chunk.start, limit)))
 
 
 def _encode(settings: Settings, data: bytes, ends: np.ndarray,
             opens: bool) -> tuple[np.ndarray, np.ndarray]:
     """The ids of documents that end at bytes ``ends``, and each one's number of ids."""
-    tokenizer = settings.bpe()
+    tokenizer = _bpe(settings.trained)
     encode = gigatoken_ids if settings.encoder == "gigatoken" else tiktoken_ids
     # A token stands for one byte or more. Pages that are never written take no memory.
     ids = np.empty(len(data) + len(ends), np.uint16)
@@ -224,10 +226,11 @@ def character_places(data: bytes) -> np.ndarray:
     return np.flatnonzero(np.frombuffer(data, np.uint8) & 0xC0 != 0x80)
 
 
-def _mask(settings: Settings, data: bytes, starts: np.ndarray, ids: np.ndarray,
+def _mask(settings: Settings, data: bytes, ends: np.ndarray, ids: np.ndarray,
           spans: np.ndarray) -> np.ndarray:
     """(tokens,) uint8: 1 where the first byte of a token lies in a span of characters."""
     places = character_places(data)
+    starts = np.concatenate(([0], ends[:-1]))
     first = np.searchsorted(places, starts)[spans[:, 0]]  # the first character of the document
     edges = np.zeros(len(places) + 1, np.int64)
     np.add.at(edges, first + spans[:, 1], 1)
@@ -236,7 +239,7 @@ def _mask(settings: Settings, data: bytes, starts: np.ndarray, ids: np.ndarray,
     if settings.characters:
         marked = marked[settings.characters.known(code_points(data.decode("utf-8")))]
     elif settings.encoder != "char":
-        sizes = settings.bpe().token_bytes()[ids]
+        sizes = _bpe(settings.trained).token_bytes()[ids]
         byte = np.minimum(np.cumsum(sizes) - sizes, len(data) - 1)  # the first one of each token
         marked = marked[np.searchsorted(places, byte, "right") - 1] & (sizes > 0)
     return marked.astype(np.uint8)

@@ -4,7 +4,6 @@ llm.c's and modded-nanogpt's `.bin` (shard_format.py) and build-nanogpt's `.npy`
 array). A file with `val` in its name is held out; all others are trained on.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from reprogpt.config import TokenizeConfig
 from reprogpt.data.raw_text import Meta
 from reprogpt.errors import ConfigError
-from reprogpt.storage.files import make_empty, replacing
+from reprogpt.storage.files import make_empty
 from reprogpt.storage.paths import local_path
 from reprogpt.tokens.manifest import Shard, Totals
 from reprogpt.tokens.shard_format import open_tokens
@@ -40,19 +39,16 @@ def adopt(cfg: TokenizeConfig, meta: Meta,
         documents = size = 0
         for number, entry in enumerate(entries):
             path, target = local_path(entry["path"]), out_dir / f"{split}_{number:06d}.bin"
-            if not path.is_file() or (sums := checksums_of(path)).sha256 != entry["sha256"]:
+            if not path.is_file() or (sums := checksums_of(path))[0] != entry["sha256"]:
                 raise ConfigError(f"{path}: is gone or has changed; run the stage download again")
             tokens = open_tokens(path)
             begun, text = _count(path, tokens)
             documents, size = documents + begun, size + text
-            if path.suffix == ".npy":
+            if path.suffix == ".npy" or cfg.track != "manifest":
                 shards.append(write_shard(target, split, [tokens], len(tokens), begun))
-                continue
-            if cfg.track != "manifest":
-                with replacing(target) as temporary:
-                    shutil.copyfile(path, temporary)
-            shards.append(Shard(target.name, split, len(tokens), begun, sums.sha256, sums.crc32,
-                                path=entry["path"] if cfg.track == "manifest" else None))
+            else:
+                shards.append(Shard(target.name, split, len(tokens), begun, *sums,
+                                    path=entry["path"]))
         totals[split] = Totals(documents, sum(s["tokens"] for s in entries), size, {"empty": 0})
     return shards, totals
 

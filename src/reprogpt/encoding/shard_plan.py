@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -50,8 +49,7 @@ class ShardPlan:
 
 
 def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray], shard_tokens: int,
-                numbers: Mapping[str, int] = MappingProxyType({})
-                ) -> tuple[list[ShardPlan], dict[str, Totals]]:
+                numbers: Mapping[str, int]) -> tuple[list[ShardPlan], dict[str, Totals]]:
     """The shards of both splits and their totals; ``held`` says which documents are held out, and
     ``numbers`` what a split's first shard is called."""
     runs: dict[str, list[Run]] = {"train": [], "val": []}
@@ -73,7 +71,7 @@ def plan_shards(results: Sequence[Encoded], held: Sequence[np.ndarray], shard_to
             runs[split].append((encoded, int(starts[first]), int(documents[last - 1, 0]),
                                 starts[first:last][begun]))
         previous = out[-1]
-    plans = {split: list(_shards(split, runs[split], shard_tokens, numbers.get(split, 0)))
+    plans = {split: list(_shards(split, runs[split], shard_tokens, numbers[split]))
              for split in runs}
     totals = {split: Totals(int(documents), sum(plan.tokens for plan in plans[split]), int(size),
                             {"empty": int(empty)})
@@ -93,7 +91,7 @@ def _shards(split: str, runs: Iterable[Run], shard_tokens: int, number: int
                 number, held, begun, segments = number + 1, 0, 0, []
             stop = min(end, start + shard_tokens - held)
             segments.append((encoded, start, stop))
-            begun += int(np.searchsorted(begins, stop) - np.searchsorted(begins, start))
+            begun += int(np.diff(np.searchsorted(begins, (start, stop)))[0])
             held, start = held + stop - start, stop
     if segments:
         yield ShardPlan(f"{split}_{number:06d}.bin", split, tuple(segments), begun)
@@ -103,11 +101,8 @@ def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Proc
                  out_dir: Path, track: str) -> list[Shard]:
     """Puts the shards and their masks into ``out_dir``, which is emptied first. With ``track``
     manifest they stay in the cache, and the manifest says so."""
-    found = [_cached(plan) for plan in progress(plans, "shards in cache", unit=" shards", delay=1)]
-    missing = [plan for plan, shard in zip(plans, found, strict=True) if shard is None]
-    jobs = processes.map(functools.partial(_make, settings), missing)
-    made = iter(progress(jobs, "shards", len(missing), unit=" shards", delay=1))
-    shards = [shard or next(made) for shard in found]
+    jobs = processes.map(functools.partial(_shard, settings), plans)
+    shards = list(progress(jobs, "shards", len(plans), unit=" shards", delay=1))
     make_empty(out_dir)
     if track == "manifest":
         return [replace(shard, path=f"cache:{plan.key}")
@@ -119,25 +114,20 @@ def write_shards(settings: Settings, plans: Sequence[ShardPlan], processes: Proc
     return shards
 
 
-def _cached(plan: ShardPlan) -> Shard | None:
-    """The shard of a plan out of the cache, verified; None when it is not there."""
+def _shard(settings: Settings, plan: ShardPlan) -> Shard:
+    """The shard of a plan, which is then in the cache, verified. Runs in any process."""
+    record = plan.path.with_suffix(".json")
     try:
-        shard = Shard(**json.loads(plan.path.with_suffix(".json").read_bytes()))
+        shard = Shard(**json.loads(record.read_bytes()))
         verify_shard(plan.path, shard, "full")
     except (OSError, ValueError, TypeError):
-        return None
+        tokens = (_loaded(settings, chunk, "tokens")[a:b] for chunk, a, b in plan.segments)
+        masks = (_loaded(settings, chunk, "mask")[a:b] for chunk, a, b in plan.segments)
+        masked = plan.segments[0][0].chunk.part.masked
+        shard = write_shard(plan.path, plan.split, tokens, plan.tokens, plan.documents,
+                            masks if masked else None)
+        write_json(record, asdict(shard))
     return replace(shard, name=plan.name, split=plan.split)
-
-
-def _make(settings: Settings, plan: ShardPlan) -> Shard:
-    """Writes the shard of a plan into the cache. Runs in any process."""
-    tokens = (_loaded(settings, chunk, "tokens")[a:b] for chunk, a, b in plan.segments)
-    masks = (_loaded(settings, chunk, "mask")[a:b] for chunk, a, b in plan.segments)
-    masked = plan.segments[0][0].chunk.part.masked
-    shard = write_shard(plan.path, plan.split, tokens, plan.tokens, plan.documents,
-                        masks if masked else None)
-    write_json(plan.path.with_suffix(".json"), asdict(shard))
-    return replace(shard, name=plan.name)
 
 
 @functools.lru_cache(maxsize=1)  # neighbouring segments are mostly of one chunk

@@ -1,7 +1,6 @@
 """Stage tokenize: chunk, encode, split train/val, write shards, then the manifest."""
 
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,6 @@ from reprogpt.config import RuntimeConfig, TokenizeConfig
 from reprogpt.data.raw_text import Meta, check_part, read_meta
 from reprogpt.encoding.chunks import (
     CHUNK_BYTES,
-    Chunk,
     Encoded,
     Settings,
     chunks_of,
@@ -55,17 +53,27 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
         list(threads.map(partial(check_part, raw_dir), meta.parts))
     boundary = tail_boundary(cfg, raw_dir, meta)
     chunks = list(chunks_of(raw_dir, meta, boundary, chunk_bytes))
-    # A lone document that is divided in two needs no separator (and nanoGPT's has none).
-    by_pairs = partial(_bpe_settings, raw_dir, chunks, runtime.encoder if runtime else "auto",
-                       not (boundary and meta.documents == 1))
-    if cfg.encoding == "gpt2":
-        settings = by_pairs(gpt2_tokenizer(), None)
-    elif cfg.encoding == "char":
-        settings = Settings(raw_dir, "char", "code points")
-    else:
-        settings = Settings(raw_dir, "none", "documents")
+
+    def by_pairs(tokenizer: BpeTokenizer, folder: Path | None = None) -> Settings:
+        """How to encode by ``tokenizer``, which lies in ``folder`` (None: GPT-2's)."""
+        sample = (read_chunk(raw_dir, chunk, _SAMPLE_BYTES).decode("utf-8", "ignore").encode()
+                  for chunk in chunks[::len(chunks) // _SAMPLES + 1])
+        encoder = choose_encoder(runtime.encoder if runtime else "auto", tokenizer, sample)
+        # A lone document that is divided in two needs no separator (and nanoGPT's has none).
+        eot = not (boundary and meta.documents == 1)
+        return Settings(raw_dir, encoder, tokenizer.fingerprint, eot, trained=folder)
+
+    def encode_all(settings: Settings) -> list[Encoded]:
+        encode = partial(encode_chunk, settings)
+        if runtime and runtime.tokenize_executor != "local":
+            run_tasks(runtime, workers, encode, chunks)  # into the cache, where the next line looks
+        jobs = processes.map(encode, chunks)
+        return list(progress(jobs, "tokenize", len(chunks), unit=" chunks"))
+
+    settings = (by_pairs(gpt2_tokenizer()) if cfg.encoding == "gpt2" else
+                Settings(raw_dir, "char", "code points") if cfg.encoding == "char" else
+                Settings(raw_dir, "none", "documents"))
     with Processes(1 if meta.bytes < SMALL else workers) as processes:
-        encode_all = partial(_encode_all, runtime, workers, processes, chunks)
         results = first = encode_all(settings)
         held = [side for one in meta.corpora().values()
                 for side in held_out(cfg, raw_dir, one, boundary, _of(one, results))]
@@ -92,24 +100,6 @@ def tokenize(cfg: TokenizeConfig, raw_dir: Path, out_dir: Path,
     return manifest
 
 
-def _bpe_settings(raw_dir: Path, chunks: Sequence[Chunk], choice: str, eot: bool,
-                  tokenizer: BpeTokenizer, folder: Path | None) -> Settings:
-    """How to encode by ``tokenizer``, which lies in ``folder`` (None: GPT-2's). ``choice``:
-    runtime.encoder."""
-    sample = (read_chunk(raw_dir, chunk, _SAMPLE_BYTES).decode("utf-8", "ignore").encode()
-              for chunk in chunks[::len(chunks) // _SAMPLES + 1])
-    return Settings(raw_dir, choose_encoder(choice, tokenizer, sample), tokenizer.fingerprint, eot,
-                    trained=folder)
-
-
-def _encode_all(runtime: RuntimeConfig | None, workers: int, processes: Processes,
-                chunks: Sequence[Chunk], settings: Settings) -> list[Encoded]:
-    encode = partial(encode_chunk, settings)
-    if runtime and runtime.tokenize_executor != "local":
-        run_tasks(runtime, workers, encode, chunks)  # into the cache, where the next line looks
-    return list(progress(processes.map(encode, chunks), "tokenize", len(chunks), unit=" chunks"))
-
-
 def _char_tokenizer(cfg: TokenizeConfig, settings: Settings, results: list[Encoded],
                     held: list[np.ndarray]) -> CharTokenizer:
     """The tokenizer of the training text's characters."""
@@ -132,31 +122,27 @@ def _plan(cfg: TokenizeConfig, meta: Meta, results: list[Encoded], held: list[np
           ) -> tuple[list[ShardPlan], dict[str, Totals], dict[str, list[str]]]:
     """The shards, corpus by corpus; their totals; and of a mixture each corpus's shards by name."""
     plans: list[ShardPlan] = []
-    totals: list[dict[str, Totals]] = []
+    totals: dict[str, list[Totals]] = {"train": [], "val": []}
     mix: dict[str, list[str]] = {}
     rest = iter(held)
     for name, one in meta.corpora().items():
         own = _of(one, results)
         numbers = Counter(plan.split for plan in plans)
         made, sums = plan_shards(own, list(islice(rest, len(own))), cfg.shard_tokens, numbers)
-        _check_sides(cfg, f" of {name}" if "mix" in meta.extra else "", sums)
         plans += made
-        totals.append(sums)
         mix[name] = [plan.name for plan in made]
-    whole = {split: sum_totals(sums[split] for sums in totals) for split in totals[0]}
+        for split, total in sums.items():
+            totals[split].append(total)
+            if not total.tokens:
+                key = "val_fraction" if cfg.val_fraction else "val_tokens"
+                fix = "raise" if split == "val" else "lower"
+                of = f" of {name}" if "mix" in meta.extra else ""
+                other = "" if cfg.split == "tail" else ", or use split: tail"
+                raise ConfigError(f"params.yaml: tokenize.{key}={getattr(cfg, key)} must leave "
+                                  f"text on both sides, and with split '{cfg.split}' {split}{of} "
+                                  f"has none; {fix} it, or take more text{other}")
+    whole = {split: sum_totals(parts) for split, parts in totals.items()}
     return plans, whole, mix if "mix" in meta.extra else {}
-
-
-def _check_sides(cfg: TokenizeConfig, of: str, totals: dict[str, Totals]) -> None:
-    for split, total in totals.items():
-        if not total.tokens:
-            size = (f"val_fraction={cfg.val_fraction}" if cfg.val_fraction
-                    else f"val_tokens={cfg.val_tokens}")
-            fix = "raise" if split == "val" else "lower"
-            other = "" if cfg.split == "tail" else ", or use split: tail"
-            raise ConfigError(f"params.yaml: tokenize.{size} must leave text on both sides, and "
-                              f"with split '{cfg.split}' {split}{of} has none; {fix} it, "
-                              f"or take more text{other}")
 
 
 def _finish(out_dir: Path, shards: list[Shard], totals: dict[str, Totals], tokenizer: Tokenizer,

@@ -8,6 +8,7 @@ pattern. Of equally frequent pairs the one with the smaller ids comes first, as 
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,27 +58,26 @@ def training_text(raw_dir: Path, results: Sequence[Encoded], held: Sequence[np.n
                   limit: int = SAMPLE_BYTES) -> bytes:
     """The training documents, a byte that is no text before each. Of a corpus with more than
     ``limit`` bytes of them, the beginning of every raw part, the same share of each."""
-    sizes: dict[str, int] = {}  # bytes of training text by part
+    of_part = Counter[str]()  # bytes of training text
     for encoded, out in zip(results, held, strict=True):
-        name, size = encoded.chunk.part.name, int(encoded.documents()[~out, 1].sum())
-        sizes[name] = sizes.get(name, 0) + size
-    total = sum(sizes.values())
-    left = {name: size * min(limit, total) // max(1, total) for name, size in sizes.items()}
+        of_part[encoded.chunk.part.name] += int(encoded.documents()[~out, 1].sum())
+    total = of_part.total()
+    left = {name: size * min(limit, total) // max(1, total) for name, size in of_part.items()}
     text = bytearray()
     for encoded, out in zip(results, held, strict=True):
         chunk = encoded.chunk
-        if not left[chunk.part.name] or out.all():
+        name, start = chunk.part.name, 0
+        if not left[name] or out.all():
             continue
-        data, start = read_chunk(raw_dir, chunk), 0
-        for number, (size, held_out) in enumerate(zip(encoded.documents()[:, 1].tolist(), out,
-                                                      strict=True)):
+        data = read_chunk(raw_dir, chunk)
+        sizes = encoded.documents()[:, 1].tolist()
+        for number, (size, held_out) in enumerate(zip(sizes, out, strict=True)):
             if not held_out:
                 if chunk.opens or number:
                     text += _SEPARATOR
-                document = data[start:start + min(size, left[chunk.part.name])]
-                whole = len(document) == size
-                text += document if whole else document.decode("utf-8", "ignore").encode()
-                left[chunk.part.name] -= len(document)
+                document = data[start:start + min(size, left[name])]
+                text += document.decode("utf-8", "ignore").encode()
+                left[name] -= len(document)
             start += size
     return bytes(text)
 

@@ -74,12 +74,11 @@ def draw(hashes: np.ndarray, seed: int) -> np.ndarray:
 def _hash_of_document(raw_dir: Path, part: Part, document: int) -> int:
     """63 bits of the sha256 of a document that is longer than a chunk."""
     start, end = [0, *read_index(raw_dir, part)[:, 0].tolist()][document:document + 2]
-    left, digest = end - start, hashlib.sha256()
+    digest = hashlib.sha256()
     with (raw_dir / part.text).open("rb") as file:
         file.seek(start)
-        while left:
-            digest.update(block := file.read(min(_BLOCK, left)))
-            left -= len(block)
+        for at in range(start, end, _BLOCK):
+            digest.update(file.read(min(_BLOCK, end - at)))
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
@@ -130,18 +129,16 @@ def _tail_of_tokens(cfg: TokenizeConfig, path: Path) -> int:
     """The byte of a text from which on it has val_tokens tokens, or as few more as can be."""
     tokens, end, char = cfg.val_tokens or 0, path.stat().st_size, cfg.encoding == "char"
     encode = code_points if char else gpt2_tokenizer().encode
-    size = max(1 << 20, 16 * tokens)  # more bytes than most texts need for so many tokens
-    while True:
+    for size in (max(1 << 20, 16 * tokens), end):  # the first is enough for most texts
         with path.open("rb") as file:
             file.seek(max(0, end - size))
             text = file.read().decode("utf-8", "ignore")  # without half a character at its start
         ids = encode(text)
         if len(ids) > tokens:
             break
-        if size >= end:
-            raise ConfigError(f"params.yaml: tokenize.val_tokens={tokens} must be less than the "
-                              f"last part of the text holds ({len(ids)}); use val_fraction")
-        size *= 2
+    else:
+        raise ConfigError(f"params.yaml: tokenize.val_tokens={tokens} must be less than the last "
+                          f"part of the text holds ({len(ids)}); use val_fraction")
     last = tokens if char else len(gpt2_tokenizer().decode(ids[-tokens:]))
     start = max(0, len(text) - last)
     while start and (missing := tokens - len(encode(text[start:]))) > 0:

@@ -65,24 +65,21 @@ def from_config(config: Mapping[str, Any], path: Path) -> ModelConfig:
         if found != value:
             raise ValueError(f"{path}/config.json: {key}={found!r} must be {value!r}: only GPT-2 "
                              "and models saved here can be loaded; choose another init_from")
-    shape = {"n_positions": config.get("n_ctx"), **config}
-    for key in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
-        if type(shape.get(key)) is not int:  # True is an int too
-            raise ValueError(f"{path}/config.json: {key}={shape.get(key)!r} must be a whole "
-                             "number; make or fetch the model again")
-    width = 4 * config["n_embd"]
-    if config.get("n_inner") not in (None, width):
-        raise ValueError(f"{path}/config.json: n_inner={config['n_inner']} must be null or "
-                         f"4 * n_embd = {width}; choose another init_from")
     own = config.get(OWN_TYPE, {})
     try:
-        return ModelConfig.model_validate({
-            "architecture": "gpt", "n_layer": config["n_layer"], "n_head": config["n_head"],
-            "n_embd": config["n_embd"], "block_size": shape["n_positions"], "init_from": None,
+        cfg = ModelConfig.model_validate({
+            "architecture": "gpt", "init_from": None,
+            "n_layer": config.get("n_layer"), "n_head": config.get("n_head"),
+            "n_embd": config.get("n_embd"),
+            "block_size": config.get("n_positions", config.get("n_ctx")),
             "dropout": config.get("resid_pdrop", 0.1),  # 0.1: transformers' default
             "bias": True, **(own if isinstance(own, dict) else {"bias": own})})
     except ValidationError as error:
         raise ValueError(explain(error, ModelConfig, f"{path}/config.json")) from None
+    if config.get("n_inner") not in (None, 4 * cfg.n_embd):
+        raise ValueError(f"{path}/config.json: n_inner={config['n_inner']} must be null or "
+                         f"4 * n_embd = {4 * cfg.n_embd}; choose another init_from")
+    return cfg
 
 
 def to_gpt2(tensors: Mapping[str, Tensor], bias: bool) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """The model to start from, copied from a directory or the Hugging Face Hub, without pickles."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -9,9 +8,9 @@ from pathlib import Path
 from reprogpt.errors import ConfigError
 from reprogpt.storage.files import (
     check_sums,
+    hub_checksum,
     make_empty,
     replacing,
-    sha256_of,
     write_bytes,
     write_sums,
 )
@@ -96,14 +95,8 @@ def _check_blob(file: Path) -> None:
     """Compares a file of the Hub's cache with the Hub's checksum, which huggingface_hub does not:
     it is the name of the blob that the file links to. Raises ValueError, and removes a bad blob."""
     blob = file.resolve()
-    if len(blob.name) == 64:  # a large file's sha256
-        found = sha256_of(blob)
-    elif len(blob.name) == 40:  # git's checksum of a small one
-        content = blob.read_bytes()
-        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324
-    else:  # a mirror's own name for it
-        return
-    if found != blob.name:
+    known = len(blob.name) in (40, 64)  # else it is a mirror's own name for it
+    if known and hub_checksum(blob, blob.name) != blob.name:
         blob.unlink()
         raise ValueError(f"{blob}: was damaged in the Hub's cache, and has been removed; run the "
                          "stage download again, which fetches it anew")

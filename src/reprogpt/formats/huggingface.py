@@ -168,10 +168,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}/config.json: is damaged ({error}); make or fetch the model "
-                         "again") from None
+        raise ValueError(f"{path}/config.json: is damaged ({error}); {AGAIN}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path}/config.json: must hold a mapping; make or fetch the model again")
+        raise ValueError(f"{path}/config.json: must hold a mapping; {AGAIN}")
     if config.get("model_type") != OWN_TYPE:
         return config, from_config(config, path)
     try:
@@ -225,5 +224,5 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         return {k: v for file in files for k, v in load_file(path / Path(file).name).items()}
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: its safetensors are damaged or incomplete ({error}); make or "
-                         "fetch the model again") from None
+        raise ValueError(f"{path}: its safetensors are damaged or incomplete ({error}); "
+                         f"{AGAIN}") from None

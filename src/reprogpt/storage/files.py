@@ -15,10 +15,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from reprogpt.errors import DISK
 
+T = TypeVar("T")
 CHUNK = 1 << 20
 """Bytes read at a time: enough for full disk speed, little memory."""
 TEMPORARY = ".tmp"
@@ -114,10 +117,32 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
+def read_record(path: Path, kind: type[T], what: str, stage: str) -> T:
+    """The JSON of a file as a dataclass, strictly. Raises ValueError where it is none, or there is
+    no file: ``stage`` writes it."""
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; run the stage {stage}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        wrong = ": ".join((*map(str, problem["loc"]), problem["msg"]))
+        raise ValueError(f"{path}: is not {what} ({wrong}); run the stage {stage} again") from None
+
+
 def sha256_of(path: Path) -> str:
     """The sha256 of a file, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hub_checksum(path: Path, like: str) -> str:
+    """A file's checksum of the kind that the Hub has for it: sha256 for one in LFS (64 hex digits),
+    git's sha1 for a small one (40)."""
+    if len(like) == 64:
+        return sha256_of(path)
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def write_sums(folder: Path) -> None:

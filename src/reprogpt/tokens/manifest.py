@@ -6,14 +6,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
-from reprogpt.storage.files import write_json
+from reprogpt.storage.files import read_record, write_json
 from reprogpt.storage.paths import cache_dir, local_path
 
 MANIFEST = "manifest.json"
-IDENTITY = {"name": str, "n_vocab": int, "fingerprint": str}
-"""What a manifest says of the tokenizer."""
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -75,7 +73,7 @@ class Manifest:
     shards: tuple[Shard, ...]
     totals: dict[str, Totals]
     tokenizer: dict[str, Any]
-    """See IDENTITY."""
+    """name, n_vocab, fingerprint"""
     corpus: dict[str, Any]
     """name, revision; of a mixture also mix: the names of each corpus's shards"""
 
@@ -106,18 +104,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads `manifest.json`. Raises ValueError if it is missing or malformed."""
-    path = Path(folder) / MANIFEST
-    try:
-        found = TypeAdapter(_Saved).validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; run the stage tokenize") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        wrong = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    else:
-        wrong = ", ".join(f"tokenizer.{key}" for key, kind in IDENTITY.items()
-                          if type(found.tokenizer.get(key)) is not kind)
-    if wrong:
-        raise ValueError(f"{path}: is not a manifest of shards ({wrong}); run the stage tokenize "
-                         "again")
+    found = read_record(Path(folder) / MANIFEST, _Saved, "a manifest of shards", "tokenize")
     return Manifest(found.shards, found.totals, found.tokenizer, found.corpus)

@@ -12,12 +12,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from reprogpt.storage.files import replacing, sha256_of
-from reprogpt.tokens.manifest import MANIFEST, Shard, read_manifest
+from reprogpt.tokens.manifest import Shard, read_manifest
 from reprogpt.tokens.shard_format import HEADER_BYTES, TOKEN_BYTES, header
 
 BLOCK = 4 << 20
@@ -30,22 +30,14 @@ ANY_ID = 1 << 16
 """A vocabulary of every id that uint16 can hold."""
 
 
-class Checksums(NamedTuple):
-    """Checksums of a file, in hex digits."""
-
-    sha256: str
-    crc32: str
-    """Of each BLOCK bytes, 8 digits a block."""
-
-
-def checksums_of(path: Path) -> Checksums:
-    """The checksums of a file."""
+def checksums_of(path: Path) -> tuple[str, str]:
+    """The sha256 of a file, and the crc32 of each BLOCK bytes, 8 hex digits a block."""
     sha256, crcs = hashlib.sha256(), []
     with path.open("rb") as file:
         while data := file.read(BLOCK):
             sha256.update(data)
             crcs.append(f"{zlib.crc32(data):08x}")
-    return Checksums(sha256.hexdigest(), "".join(crcs))
+    return sha256.hexdigest(), "".join(crcs)
 
 
 def write_shard(path: Path, split: str, chunks: Iterable[np.ndarray], tokens: int, documents: int,
@@ -58,8 +50,7 @@ def write_shard(path: Path, split: str, chunks: Iterable[np.ndarray], tokens: in
         mask = path.with_suffix(".mask")
         _write(mask, b"", masks, "u1", tokens)
         mask_sha256 = sha256_of(mask)
-    sums = checksums_of(path)
-    return Shard(path.name, split, tokens, documents, sums.sha256, sums.crc32, mask_sha256)
+    return Shard(path.name, split, tokens, documents, *checksums_of(path), mask_sha256)
 
 
 def _write(path: Path, head: bytes, arrays: Iterable[np.ndarray], dtype: str, count: int) -> None:
@@ -96,9 +87,7 @@ class TokenStream:
             if shard.mask_sha256:
                 self._masks.append(FileIO(path.with_suffix(".mask")))
             self._starts.append(self._starts[-1] + shard.tokens)
-        if self._masks and len(self._masks) != len(self._files):
-            raise ValueError(f"{self.folder / MANIFEST}: some shards of {split} have a mask and "
-                             f"some do not{AGAIN}")
+        assert len(self._masks) in (0, len(self._files)), "all shards have a mask, or none"
 
     @property
     def n_tokens(self) -> int:
@@ -178,9 +167,9 @@ def open_split(folder: Path, split: str, verify: Verify = "sampled") -> dict[str
 
 
 def verify_shard(path: Path, shard: Shard, verify: Verify, n_vocab: int = ANY_ID) -> None:
-    """Compares a shard and its mask with the manifest: size, header, and checksums of some of its
-    blocks ("sampled") or of all ("full"). In those blocks every id must be below ``n_vocab``.
-    Raises ValueError naming the file."""
+    """Compares a shard and its mask with the manifest: size, and checksums of some of its blocks
+    ("sampled", always the first, with the header) or of all ("full"). In those blocks every id must
+    be below ``n_vocab``. Raises ValueError naming the file."""
     if not path.is_file():
         raise ValueError(f"{path}: is in the manifest but not on the disk{AGAIN}")
     size, expected = path.stat().st_size, HEADER_BYTES + TOKEN_BYTES * shard.tokens
@@ -189,9 +178,6 @@ def verify_shard(path: Path, shard: Shard, verify: Verify, n_vocab: int = ANY_ID
         raise ValueError(f"{path}: has {size} bytes, but {shard.tokens} tokens take {expected}: it "
                          f"was {change}{AGAIN}")
     blocks = -(-size // BLOCK)
-    if len(shard.crc32) != 8 * blocks:
-        raise ValueError(f"{path}: has {blocks} blocks, but the manifest has not as many "
-                         f"checksums{AGAIN}")
     mask = path.with_suffix(".mask")
     if shard.mask_sha256 and (not mask.is_file() or mask.stat().st_size != shard.tokens):
         raise ValueError(f"{mask}: must hold one byte for each of {shard.tokens} tokens{AGAIN}")
@@ -205,12 +191,9 @@ def verify_shard(path: Path, shard: Shard, verify: Verify, n_vocab: int = ANY_ID
 
 
 def _verify_blocks(path: Path, shard: Shard, blocks: Sequence[int], n_vocab: int) -> str:
-    """Compares the header and these blocks of a shard; returns the sha256 of the blocks."""
+    """Compares these blocks of a shard with their checksums; returns the sha256 of all of them."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        if file.read(HEADER_BYTES) != header(shard.tokens):
-            raise ValueError(f"{path}: its header is not that of {shard.tokens} uint16 "
-                             f"tokens{AGAIN}")
         for block in blocks:
             file.seek(start := block * BLOCK)
             data = file.read(BLOCK)
