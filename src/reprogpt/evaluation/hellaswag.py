@@ -151,5 +151,5 @@ def score_prompts(model: GPT, prompts: Sequence[Prompt], process: Process,
     trees = [tree for i, p in enumerate(prompts)
              for tree in build_trees(i * width, p.context, p.endings, model.cfg.block_size)]
     sums = score_trees(model, trees, len(prompts) * width, process, at_once,
-                       "HellaSwag" if progress else None)
+                       "HellaSwag" if progress else "")
     return sums[0].view(-1, width).numpy()

@@ -102,9 +102,8 @@ def batches(trees: Sequence[PrefixTree], at_once: int) -> Iterator[list[PrefixTr
 
 def score_pairs(model: GPT, pairs: Sequence[Sequence[list[int]]], process: Process,
                 at_once: int | None = None) -> list[tuple[float, bool]]:
-    """For each (context, ending): the ending's log-likelihood, and whether greedy decoding gives it.
-
-    Neighbors with the same context, a question's answers, form one tree of about block_size tokens.
+    """For each (context, ending): the ending's log-likelihood, and whether greedy decoding would
+    write it. Neighbors with the same context, as a question's answers, share a tree.
     """
     trees: list[PrefixTree] = []
     slot, endings = 0, []
@@ -114,19 +113,21 @@ def score_pairs(model: GPT, pairs: Sequence[Sequence[list[int]]], process: Proce
         if full or n + 1 == len(pairs) or pairs[n + 1][0] != context:
             trees += build_trees(slot, context, endings, model.cfg.block_size)
             slot, endings = n + 1, []
-    nll, missed = score_trees(model, trees, slot, process, at_once, "tasks", greedy=True).tolist()
+    sums = score_trees(model, trees, slot, process, at_once, "tasks" if process.is_first else "",
+                       greedy=True)
+    nll, missed = sums.tolist()
     return [(-total, count == 0) for total, count in zip(nll, missed, strict=True)]
 
 
 @torch.no_grad()
 def score_trees(model: GPT, trees: Sequence[PrefixTree], slots: int, process: Process,
-                at_once: int | None = None, name: str | None = None, greedy: bool = False
-                ) -> Tensor:
+                at_once: int | None = None, name: str = "", greedy: bool = False) -> Tensor:
     """(2, slots) float64: the summed nll of each slot and, with ``greedy``, how many of its tokens
-    greedy decoding would not choose. Distributed over the processes; the result is the same on each.
+    greedy decoding would not choose. Trees are distributed over the processes; the result is the
+    same on each.
 
-    ``at_once``: tokens in a forward pass, None for the device's default. ``name`` of a progress
-    bar, None for none. Products are in the model's dtype, sums in float32 or higher.
+    ``at_once``: tokens in a forward pass, None for the device's default. ``name``: the progress
+    bar's, "" for none. Matrix products are in the model's dtype, sums in float32 or higher.
     """
     sums = torch.zeros(2, slots, dtype=torch.float64)
     model, head = packed(model, many_rows=True), Head.of(model)
@@ -134,7 +135,7 @@ def score_trees(model: GPT, trees: Sequence[PrefixTree], slots: int, process: Pr
     mine = list(batches(trees, at_once))[process.rank::process.world_size]
     # Results are copied from the device at the end, so that it computes while trees are laid out.
     scored = [score_batch(model, head, batch, process.device, greedy) for batch in
-              bar(mine, name, unit=" batches", disable=name is None, leave=False)]
+              bar(mine, name, unit=" batches", disable=not name, leave=False)]
     for where, nll, missed in scored:
         sums[0].index_add_(0, where, nll.cpu().double())
         if missed is not None:

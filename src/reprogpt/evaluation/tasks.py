@@ -21,6 +21,7 @@ from reprogpt.storage.paths import local_path
 from reprogpt.tokens.tokenizers import CharTokenizer, Tokenizer
 
 KEY = "params.yaml: evaluate.suites.tasks"
+NO_TEXT = KEY + ": {} has the model write text, which only lm_eval itself scores; remove it"
 BOOTSTRAPS = 1000
 """Resamples for the standard error of a perplexity: 2% noise. lm_eval's 100,000 take minutes."""
 
@@ -42,13 +43,8 @@ def check_tasks(suites: SuitesConfig, root: Path) -> Any:
             raise ConfigError(f"{KEY}: {name!r} is no task of lm-evaluation-harness; " + (
                 f"did you mean {close[0]}?" if close else "`lm_eval ls tasks` lists them"))
         if (manager.task_index[name].cfg or {}).get("output_type") == "generate_until":
-            raise _no_text(name)
+            raise ConfigError(NO_TEXT.format(name))
     return manager
-
-
-def _no_text(task: str) -> ConfigError:
-    return ConfigError(f"{KEY}: {task} has the model write text, which is scored by lm_eval itself "
-                       "(docs/evaluation.md); remove it")
 
 
 def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: Process,
@@ -74,15 +70,16 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
         """The splits of one data set, which tells what it lacks."""
 
         def __missing__(self, split: str) -> Any:
-            raise ConfigError(f"{KEY}: a data set has no split {split}, which its task names, only "
-                              f"{', '.join(self)}; add the file {split}.jsonl or the like")
+            raise ConfigError(f"{KEY}: a data set has no split {split}, only {', '.join(self)}; add "
+                              f"the file {split}.jsonl or the like")
 
     def load_dataset(path: str, name: str | None = None, **options: Any) -> Any:
         """From task_files/owner/name or task_files/owner/name/configuration; else from the Hub."""
         source, configuration = path, name
         if suites.task_files and (here := local_path(suites.task_files, root) / path).is_dir():
-            within = name is not None and (here / name).is_dir()
-            source, configuration = (str(here / name), None) if within else (str(here), name)
+            source = str(here)
+            if name and (here / name).is_dir():
+                source, configuration = str(here / name), None
         try:
             found = of_the_hub(source, configuration, **options)
         except Exception as error:  # of many kinds, all of which end the evaluation
@@ -122,7 +119,7 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
             return [sum(next(scores)[0] for _ in found) for found in windows]
 
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
-            raise _no_text(requests[0].task_name)
+            raise ConfigError(NO_TEXT.format(requests[0].task_name))
 
     os.environ["DISABLE_MULTIPROC"] = "1"  # lm_eval's: no forks beside torch's threads
     with patch.object(datasets, "load_dataset", load_dataset):
