@@ -49,8 +49,8 @@ def check_tasks(suites: SuitesConfig, root: Path) -> Any:
 
 def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: Process,
               root: Path, at_once: int | None = None) -> dict[str, dict[str, Any]]:
-    """For each task and group: lm_eval's metrics with their standard errors, ``examples``, and
-    ``truncated``, the examples with a row longer than block_size, which loses tokens on the left.
+    """For each task and group: lm_eval's metrics with their standard errors and ``examples``; for
+    a task ``truncated``, the examples with a row longer than block_size, cut on the left.
 
     Scores are the same on each process; those that are not the first of a machine return {}.
     """
@@ -70,8 +70,8 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
         """The splits of one data set, which tells what it lacks."""
 
         def __missing__(self, split: str) -> Any:
-            raise ConfigError(f"{KEY}: a data set has no split {split}, only {', '.join(self)}; add "
-                              f"the file {split}.jsonl or the like")
+            raise ConfigError(f"{KEY}: a data set has no split {split}, only {', '.join(self)}; "
+                              f"add the file {split}.jsonl or the like")
 
     def load_dataset(path: str, name: str | None = None, **options: Any) -> Any:
         """From task_files/owner/name or task_files/owner/name/configuration; else from the Hub."""
@@ -126,7 +126,8 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
         found = simple_evaluate(Scorer(), tasks=suites.tasks, task_manager=manager,
                                 bootstrap_iters=BOOTSTRAPS, log_samples=False) or {"results": {}}
     rows = Counter(task for task, _ in truncated)
-    return {name: {"examples": scores["sample_len"], "truncated": rows[name],
+    return {name: {"examples": scores["sample_len"],
+                   **({"truncated": rows[name]} if name in found["n-samples"] else {}),
                    **{key.removesuffix(",none"): round(float(value), 6)
                       for key, value in scores.items() if "," in key and value != "N/A"}}
-            for name, scores in found["results"].items()}
+            for name, scores in found["results"].items() if "sample_len" in scores}
