@@ -22,8 +22,8 @@ FLOORS = (
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 FILES = sorted(".".join(p.relative_to(LIBRARY).with_suffix("").parts)
                for p in LIBRARY.rglob("*.py") if p != LIBRARY / "__init__.py")
-HEAVY = {"datasets", "dvc", "gigatoken", "huggingface_hub", "matplotlib", "pandas", "pyarrow",
-         "transformers", "zstandard"}
+HEAVY = {"datasets", "dvc", "gigatoken", "huggingface_hub", "lm_eval", "matplotlib", "pandas",
+         "pyarrow", "transformers", "zstandard"}
 
 
 def path_of(name: str) -> Path:

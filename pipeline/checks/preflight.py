@@ -30,6 +30,10 @@ def preflight(cfg: Config, stage: str = "download") -> None:
     check_links()
     if "download" in left:
         check_inputs(cfg)
+        if cfg.evaluate.suites.tasks:  # here alone: reading lm_eval's list takes ten seconds
+            from reprogpt.evaluation.tasks import check_tasks
+
+            check_tasks(cfg.evaluate.suites, ROOT)
     if "tokenize" in left:
         check_slurm(cfg, "tokenize_executor", "local")
     if "train" in left:

@@ -62,7 +62,7 @@ def test_a_tree_has_every_row_and_every_prefix_once(context, endings):
 def test_a_batch_gives_the_nll_of_every_scored_token():
     model = random_model(10, scale=0.3)
     trees = [*build_trees(0, [1, 2], [[3, 4, 5], [3, 6]], 12), *build_trees(2, [7], [[8, 9]], 12)]
-    slots, nll = score_batch(model, Head.of(model), trees, torch.device("cpu"))
+    slots, nll, _ = score_batch(model, Head.of(model), trees, torch.device("cpu"))
     rows = {0: [1, 2, 3, 4, 5], 1: [1, 2, 3, 6], 2: [7, 8, 9]}
     for slot, row in rows.items():
         log_p = model.logits(model(torch.tensor([row]))).log_softmax(-1)[0]

@@ -15,8 +15,10 @@ def test_scores_are_those_of_torch_at_any_tile_and_scale():
     targets = torch.randint(-1, 70, (50,), generator=generator)
     logits = (hidden @ weight.t())[:, :70]
     for tile in ((1, 70), (7, 9), (50, 64), (64, 128)):
-        torch.testing.assert_close(Head(weight, 70, tile=tile).log_normalizer(hidden),
-                                   logits.logsumexp(1))
+        likeliest = torch.empty(50, dtype=torch.int64)
+        head = Head(weight, 70, tile=tile)
+        torch.testing.assert_close(head.log_normalizer(hidden, likeliest), logits.logsumexp(1))
+        assert torch.equal(likeliest, logits.argmax(1))
     expected = F.cross_entropy(logits, targets, ignore_index=-1, reduction="none")
     head = Head(weight, 70)
     torch.testing.assert_close(head.nll(hidden, targets), expected, atol=1e-4, rtol=1e-5)

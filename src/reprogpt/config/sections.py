@@ -211,6 +211,10 @@ class SuitesConfig(Section):
     held_out: list[str] = []
     """Globs of text files, as in download.files: loss and bits per byte of each. DVC does not
     watch them; metrics/eval.json has their checksums."""
+    tasks: list[str] = []
+    """Tasks and groups of lm-evaluation-harness, such as lambada_openai, piqa or arc_easy."""
+    task_files: str | None = None
+    """A folder with data sets of `tasks` as owner/name; the others come from the Hub."""
 
 
 class EvaluateConfig(Section):

@@ -20,15 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from reprogpt.evaluation.prefix_trees import batches, build_trees, score_batch
+from reprogpt.evaluation.prefix_trees import build_trees, score_trees
 from reprogpt.evaluation.published import METRICS
-from reprogpt.evaluation.scoring import Head, tokens_at_once
 from reprogpt.model.gpt import GPT
-from reprogpt.model.kernels.packed_linear import packed
 from reprogpt.runtime.distributed import Process
-from reprogpt.runtime.progress import progress as bar
 from reprogpt.tokens.tokenizers import CharTokenizer, Tokenizer
 
 
@@ -141,7 +137,6 @@ def score_questions(model: GPT, questions: Sequence[Question], process: Process,
     return Scores(questions, nll[::2], nll[1::2], truncated)
 
 
-@torch.no_grad()
 def score_prompts(model: GPT, prompts: Sequence[Prompt], process: Process,
                   at_once: int | None = None, progress: bool = False) -> np.ndarray:
     """Summed nll of each prompt's endings, (prompts, endings) float64. A row longer than
@@ -149,13 +144,6 @@ def score_prompts(model: GPT, prompts: Sequence[Prompt], process: Process,
     width = max((len(p.endings) for p in prompts), default=4)
     trees = [tree for i, p in enumerate(prompts)
              for tree in build_trees(i * width, p.context, p.endings, model.cfg.block_size)]
-    sums = torch.zeros(len(prompts) * width, dtype=torch.float64)
-    model, head = packed(model, many_rows=True), Head.of(model)
-    at_once = at_once or tokens_at_once(process.device)
-    mine = list(batches(trees, at_once))[process.rank::process.world_size]
-    # Results are copied from the device at the end, so that it computes while trees are laid out.
-    scored = [score_batch(model, head, batch, process.device) for batch in
-              bar(mine, "HellaSwag", unit=" batches", disable=not progress, leave=False)]
-    for slots, nll in scored:
-        sums.index_add_(0, slots, nll.cpu().double())
-    return process.sum(sums).view(-1, width).numpy()
+    sums = score_trees(model, trees, len(prompts) * width, process, at_once,
+                       "HellaSwag" if progress else "")
+    return sums[0].view(-1, width).numpy()

@@ -14,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reprogpt.evaluation.scoring import Head
+from reprogpt.evaluation.scoring import Head, tokens_at_once
 from reprogpt.model.gpt import GPT
+from reprogpt.model.kernels.packed_linear import packed
 from reprogpt.runtime.device import copy_to
+from reprogpt.runtime.distributed import Process
+from reprogpt.runtime.progress import progress as bar
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,54 @@ def batches(trees: Sequence[PrefixTree], at_once: int) -> Iterator[list[PrefixTr
         yield batch
 
 
-def score_batch(model: GPT, head: Head, trees: Sequence[PrefixTree], device: torch.device
-                ) -> tuple[Tensor, Tensor]:
-    """Scores a batch: slots (N,) int64 on the CPU, nll (N,) float32 on the device, of every scored
-    token. ``head`` is the model's. Does not synchronize with the device."""
+def score_pairs(model: GPT, pairs: Sequence[Sequence[list[int]]], process: Process,
+                at_once: int | None = None) -> list[tuple[float, bool]]:
+    """For each (context, ending): the ending's log-likelihood, and whether greedy decoding would
+    write it. Neighbors with the same context, as a question's answers, share a tree.
+    """
+    trees: list[PrefixTree] = []
+    slot, endings = 0, []
+    for n, (context, ending) in enumerate(pairs):
+        endings.append(ending)
+        full = sum(map(len, endings)) >= model.cfg.block_size
+        if full or n + 1 == len(pairs) or pairs[n + 1][0] != context:
+            trees += build_trees(slot, context, endings, model.cfg.block_size)
+            slot, endings = n + 1, []
+    sums = score_trees(model, trees, slot, process, at_once, "tasks" if process.is_first else "",
+                       greedy=True)
+    nll, missed = sums.tolist()
+    return [(-total, count == 0) for total, count in zip(nll, missed, strict=True)]
+
+
+@torch.no_grad()
+def score_trees(model: GPT, trees: Sequence[PrefixTree], slots: int, process: Process,
+                at_once: int | None = None, name: str = "", greedy: bool = False) -> Tensor:
+    """(2, slots) float64: the summed nll of each slot and, with ``greedy``, how many of its tokens
+    greedy decoding would not choose. Trees are distributed over the processes; the result is the
+    same on each.
+
+    ``at_once``: tokens in a forward pass, None for the device's default. ``name``: the progress
+    bar's, "" for none. Matrix products are in the model's dtype, sums in float32 or higher.
+    """
+    sums = torch.zeros(2, slots, dtype=torch.float64)
+    model, head = packed(model, many_rows=True), Head.of(model)
+    at_once = at_once or tokens_at_once(process.device)
+    mine = list(batches(trees, at_once))[process.rank::process.world_size]
+    # Results are copied from the device at the end, so that it computes while trees are laid out.
+    scored = [score_batch(model, head, batch, process.device, greedy) for batch in
+              bar(mine, name, unit=" batches", disable=not name, leave=False)]
+    for where, nll, missed in scored:
+        sums[0].index_add_(0, where, nll.cpu().double())
+        if missed is not None:
+            sums[1].index_add_(0, where, missed.cpu().double())
+    return process.sum(sums)
+
+
+def score_batch(model: GPT, head: Head, trees: Sequence[PrefixTree], device: torch.device,
+                greedy: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Scores a batch, per scored token: slots (N,) int64 on the CPU, nll (N,) float32 on the
+    device, and with ``greedy`` (N,) bool, whether another token is more likely. ``head`` is the
+    model's. Does not synchronize with the device."""
     sizes = np.array([len(t.tokens) for t in trees])
     columns = np.arange(sizes.max())
     real = columns < sizes[:, None]  # (B, T)
@@ -116,8 +163,10 @@ def score_batch(model: GPT, head: Head, trees: Sequence[PrefixTree], device: tor
     x = hidden.flatten(0, 1)[copy_to(torch.from_numpy(unique), device)]
     back = copy_to(torch.from_numpy(back), device)
     targets = copy_to(torch.from_numpy(_concatenated(t.targets for t in trees)), device)
-    nll = head.log_normalizer(x)[back] - head.target_logit(x[back], targets)
-    return torch.from_numpy(_concatenated(t.slots for t in trees)), nll
+    likeliest = torch.empty(len(x), dtype=torch.int64, device=device) if greedy else None
+    nll = head.log_normalizer(x, likeliest)[back] - head.target_logit(x[back], targets)
+    missed = None if likeliest is None else likeliest[back] != targets
+    return torch.from_numpy(_concatenated(t.slots for t in trees)), nll, missed
 
 
 def _concatenated(lists: Iterable[list[int]]) -> NDArray[np.int64]:

@@ -35,8 +35,13 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     full_check = FullCheck(process, *streams.values())
     _check_tokenizer(tokenizer, stream.manifest.tokenizer)
     at_once = tokens_at_once(process.device, eval_tokens)
-    # Text files first: their names may be misspelt.
+    # These first: their names may be misspelt.
     held_out = score_files(model, cfg.suites.held_out, tokenizer, process, root, at_once)
+    tasks = {}
+    if cfg.suites.tasks:
+        from reprogpt.evaluation.tasks import run_tasks
+
+        tasks = run_tasks(cfg.suites, model, tokenizer, process, root, at_once)
     file = root / "metrics/train.json"
     trained = json.loads(file.read_text()) if file.exists() else {}
     whole, parts = mixture_loss(
@@ -52,6 +57,8 @@ def evaluate(cfg: EvaluateConfig, process: Process, eval_tokens: int | str, root
     result["solved"] = result.get("task", {}).pop("solved", [{"kind": "no problems", "solved": 0}])
     if held_out:
         result["held_out"] = held_out
+    if tasks:
+        result["tasks"] = tasks
     scores = None
     if cfg.hellaswag_examples != 0:
         if cfg.precision == "bfloat16":

@@ -56,15 +56,26 @@ class Head:
         return cls(model.head_weight, model.vocab_size, getattr(model, "logit_softcap", None))
 
     @torch.no_grad()
-    def log_normalizer(self, hidden: Tensor) -> Tensor:
+    def log_normalizer(self, hidden: Tensor, likeliest: Tensor | None = None) -> Tensor:
         """Log-sum-exp of the logits over the vocabulary: hidden (N, C) -> (N,) float32. Logits are
-        computed in the weight's dtype and summed in float32."""
+        computed in the weight's dtype and summed in float32.
+
+        ``likeliest`` (N,) int64, if given, receives the token with the highest logit of each row.
+        """
         result = hidden.new_empty(len(hidden), dtype=torch.float32)
-        for x, part in zip(hidden.to(self._weight.dtype).split(self._rows),
-                           result.split(self._rows), strict=True):
-            sums = [_log_sum_exp(product(x), width, self._cap)
-                    for product, width in zip(self._products, self._widths, strict=True)]
-            torch.logsumexp(torch.stack(sums), 0, out=part)
+        for n, x in enumerate(hidden.to(self._weight.dtype).split(self._rows)):
+            rows = slice(n * self._rows, n * self._rows + len(x))
+            sums, tops = [], []
+            for k, product in enumerate(self._products):
+                logits = _float_logits(product(x), self._widths[k], self._cap)
+                if likeliest is not None:
+                    tops.append(logits.max(1))
+                sums.append(_log_sum_exp(logits))
+            torch.logsumexp(torch.stack(sums), 0, out=result[rows])
+            if likeliest is not None:
+                best = torch.stack([top.values for top in tops]).argmax(0, keepdim=True)
+                index = torch.stack([top.indices for top in tops]).gather(0, best)
+                likeliest[rows] = (index + best * self._widths[0])[0]
         return result
 
     @torch.no_grad()
@@ -85,10 +96,15 @@ class Head:
         return result
 
 
-def _log_sum_exp(logits: Tensor, width: int, cap: float | None) -> Tensor:
-    """Log-sum-exp of the first ``width`` columns: logits (N, W), overwritten, -> (N,) float32."""
+def _float_logits(logits: Tensor, width: int, cap: float | None) -> Tensor:
+    """Logits (N, W) in float32, capped, those from column ``width`` on -inf."""
     logits = logits.float() if cap is None else softcap(logits.float(), cap)
     logits[:, width:] = float("-inf")
+    return logits
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    """Log-sum-exp of each row: logits (N, W) float32, overwritten, -> (N,) float32."""
     top = logits.amax(1)
     # max(softmax) = exp(top - logsumexp). One pass over the cached tile, and at least 1 / W.
     torch.softmax(logits, 1, out=logits)
