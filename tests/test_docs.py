@@ -1,6 +1,9 @@
 """What the documentation names exists: links, paths, modules, make targets, presets, params."""
 
+import ast
 import re
+import tomllib
+from itertools import pairwise
 from typing import get_args
 
 import pytest
@@ -110,6 +113,38 @@ def test_the_readme_is_short() -> None:
     lines = TEXT["README.md"].splitlines()
     assert len(lines) <= 150
     assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("page", ["CHANGELOG.md", "CONTRIBUTING.md"])
+def test_lines_fit_a_screen(page: str) -> None:
+    assert max(map(len, TEXT[page].splitlines())) <= 100
+
+
+def test_an_extra_is_installed_from_the_checkout_with_its_pins() -> None:
+    """Not as a package of the index, which is somebody else's, nor as a copy of src/."""
+    files = [ROOT / page for page in PAGES] + [*ROOT.glob("src/**/*.py"),
+                                               *ROOT.glob("pipeline/**/*.py")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = 0
+    for file in files:
+        text = file.read_text()
+        for match in re.finditer(r"'(?:reprogpt|\.)\[(\w+)\]'", text):
+            found += 1
+            assert match[1] in project["optional-dependencies"], file
+            before = text[max(0, match.start() - 70):match.start()]
+            assert re.search(r"-c constraints\.txt -e $", before), file
+    assert found >= 6
+
+
+def test_every_switch_is_explained() -> None:
+    tree = ast.parse((ROOT / "src/reprogpt/config/recipe.py").read_text())
+    for section in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, after in pairwise(section.body):
+            if isinstance(field, ast.AnnAssign):
+                assert isinstance(after, ast.Expr), f"{section.name}: {ast.unparse(field)}"
+    header = (ROOT / "params.yaml").read_text().partition("\npreset:")[0]
+    for file in ("sections.py", "recipe.py", "runtime.py"):
+        assert file in header
 
 
 def test_the_checks_find_what_they_check() -> None:

@@ -50,6 +50,7 @@ class ModelConfig(Section):
     activation: Literal["gelu_tanh", "gelu", "relu2", "silu", "swiglu"] = "gelu_tanh"
     """swiglu is gated: its hidden width is 8/3 n_embd, for the same number of parameters."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """rmsnorm divides by the root mean square and subtracts no mean (Zhang and Sennrich, 2019)."""
     norm_position: Literal["pre", "post", "none"] = "pre"
     """Where a block normalizes: the inputs of attention and MLP, or the residual stream after each
     (Vaswani et al., 2017). post and none have no last norm either."""
@@ -179,6 +180,7 @@ class TrainConfig(Section):
     """Learning rate of Muon's matrices, multiplied by max(1, sqrt(rows / columns)). null: train.lr,
     scaled to the update size of AdamW (Liu et al., 2025)."""
     muon_momentum: Fraction = 0.95
+    """Decay of Muon's momentum (Nesterov's)."""
     embed_lr: Positive | None = None
     """Optimizer muon: learning rate of the embeddings (AdamW, no decay); null for train.lr."""
     head_lr: Positive | None = None

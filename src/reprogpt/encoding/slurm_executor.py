@@ -40,7 +40,7 @@ def run_tasks(runtime: RuntimeConfig, workers: int, function: Callable[[Any], An
     except ImportError:
         raise ConfigError("params.yaml: runtime.tokenize_executor="
                           f"{runtime.tokenize_executor!r} needs datatrove; pip install "
-                          "'reprogpt[slurm]', or set it to local") from None
+                          "-c constraints.txt -e '.[slurm]', or set it to local") from None
     base = cache_dir() / "jobs"
     base.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=base))

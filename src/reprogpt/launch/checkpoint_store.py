@@ -118,7 +118,7 @@ def _one_line(url: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise ConfigError(f"{name} needs s3fs; pip install -c constraints.txt '.[s3]'") from None
+        raise ConfigError(f"{name} needs s3fs; pip install -c constraints.txt -e '.[s3]'") from None
     except Exception as error:  # boto's and aiohttp's are of many kinds
         raise ConfigError(f"{name} cannot be used: {_reason(error)}; correct that, or set it to "
                           "null") from None
