@@ -26,7 +26,8 @@ def read_records(file: Path) -> Records:
     """Reads a hellaswag.jsonl. Raises OSError, and ValueError for one without questions."""
     try:
         records = parse_records(file.read_text(encoding="utf-8"))
-        if records and all(record.keys() >= _KEYS for record in records.values()):
+        if records and all(type(index) is int and record.keys() >= _KEYS
+                           for index, record in records.items()):
             return records
     except (ValueError, TypeError, LookupError):
         pass

@@ -96,14 +96,21 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[GPT, ModelConfig]:
     """The model in a directory, ours or any GPT-2, float32, in eval mode; and its config."""
+    weights = read_checked(folder)
+    model = build_model(weights.cfg, weights.vocab_size)
+    load_weights(model, weights)
+    return model.to(device).eval(), weights.cfg
+
+
+def read_checked(folder: Path) -> Weights:
+    """:func:`read_weights`, with exactly the tensors of a model of its config. Raises ValueError.
+    """
     weights = read_weights(folder)
     if weights.cfg.n_layer > max(1000, len(weights.tensors)):  # 1000 cost a second to lay out
         raise ValueError(f"{folder}/config.json: n_layer={weights.cfg.n_layer}, but the file has "
                          f"only {len(weights.tensors)} tensors; {AGAIN}")
     _check_tensors(model_shapes(weights.cfg, weights.vocab_size), weights)
-    model = build_model(weights.cfg, weights.vocab_size)
-    load_weights(model, weights)
-    return model.to(device).eval(), weights.cfg
+    return weights
 
 
 @torch.no_grad()
