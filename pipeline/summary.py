@@ -42,7 +42,7 @@ def figures(preset: str, train: str, scores: str, sample: str) -> list[str]:
     """:func:`lines` of the two files' text. Raises ValueError where one is damaged."""
     try:
         return list(lines(preset, json.loads(train), json.loads(scores), sample))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("metrics/train.json or metrics/eval.json is damaged "
                          f"({type(error).__name__}: {error}); remove both, and dvc repro makes "
                          "them anew") from None

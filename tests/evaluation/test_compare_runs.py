@@ -82,5 +82,7 @@ def test_runs_without_a_common_question_are_not_compared():
 def test_a_question_without_a_number_is_no_record(index, tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps(record(1, 0)) + "\n" + json.dumps(record(index, 0)) + "\n")
-    with pytest.raises(ValueError, match=r"a.jsonl: must be a hellaswag.jsonl"):
-        read_records(file)
+    for text in (file.read_text(), "[" * 10**5):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"a.jsonl: must be a hellaswag.jsonl"):
+            read_records(file)

@@ -64,7 +64,7 @@ def test_without_a_run_it_says_which_file_is_missing(checkout: Path) -> None:
 
 
 def test_damaged_figures_are_told_with_their_files() -> None:
-    for train, scores in (("{", "{}"), ("{}", "{}"), ("[]", "{}"), (
+    for train, scores in (("{", "{}"), ("[" * 10**5, "{}"), ("{}", "{}"), ("[]", "{}"), (
             json.dumps(TRAIN | {"steps": None}), json.dumps(EVAL))):
         with pytest.raises(ValueError, match=r"metrics/eval.json is damaged .*; remove both"):
             figures("tiny", train, scores, "")

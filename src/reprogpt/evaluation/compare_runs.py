@@ -29,7 +29,7 @@ def read_records(file: Path) -> Records:
         if records and all(type(index) is int and record.keys() >= _KEYS
                            for index, record in records.items()):
             return records
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         pass
     raise ValueError(f"{file}: must be a hellaswag.jsonl of the stage evaluate, with questions "
                      "(evaluate.hellaswag_examples); run that stage, or name another file")

@@ -174,7 +174,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
     check_sums(path, ["config.json"], AGAIN)
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}/config.json: is damaged ({error}); {AGAIN}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}/config.json: must hold a mapping; {AGAIN}")
@@ -230,6 +230,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             return load_file(single)
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         return {k: v for file in files for k, v in load_file(path / Path(file).name).items()}
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError,
+            RecursionError) as error:
         raise ValueError(f"{path}: its safetensors are damaged or incomplete ({error}); "
                          f"{AGAIN}") from None
