@@ -27,8 +27,7 @@ def main() -> None:
         Parser(__doc__).parse_args()
         train, scores, samples = map(_read, ("train.json", "eval.json", "samples.md"))
         preset = str(read_yaml(ROOT / PARAMS_FILE).get("preset"))
-        print("", *lines(preset, json.loads(train), json.loads(scores), first_sample(samples)),
-              "", NEXT, sep="\n")
+        print("", *figures(preset, train, scores, first_sample(samples)), "", NEXT, sep="\n")
 
 
 def _read(name: str) -> str:
@@ -37,6 +36,16 @@ def _read(name: str) -> str:
         raise ValueError(f"metrics/{name} is missing: no finished run is here; make repro, or dvc "
                          "checkout")
     return file.read_text(encoding="utf-8", errors="replace")
+
+
+def figures(preset: str, train: str, scores: str, sample: str) -> list[str]:
+    """:func:`lines` of the two files' text. Raises ValueError where one is damaged."""
+    try:
+        return list(lines(preset, json.loads(train), json.loads(scores), sample))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("metrics/train.json or metrics/eval.json is damaged "
+                         f"({type(error).__name__}: {error}); remove both, and dvc repro makes "
+                         "them anew") from None
 
 
 def lines(preset: str, train: dict[str, Any], scores: dict[str, Any], sample: str

@@ -122,7 +122,10 @@ def check_memory(cfg: Config) -> None:
     L, C, T = cfg.model.n_layer, cfg.model.n_embd, cfg.model.block_size
     limit, key = cfg.runtime.micro_batch, f"model.n_embd={C} with n_layer={L}"
     blocks = 12 * L * C**2 if cfg.model.architecture == "gpt" else 0  # attention 4 C^2, MLP 8 C^2
-    need = 4 * (blocks + (GPT2_VOCAB * C if cfg.tokenize.encoding == "gpt2" else 0))
+    blocks += GPT2_VOCAB * C if cfg.tokenize.encoding == "gpt2" else 0
+    if (ngrams := sum(cfg.model.ngram_rows or ()) * C) > blocks:
+        key = f"model.ngram_rows={cfg.model.ngram_rows}"
+    need = 4 * (blocks + ngrams)
     have = memory_limit()
     if not gpu_count(cfg.runtime.device) and cfg.runtime.device in ("auto", "cpu"):
         need *= 3 if cfg.train.max_steps else 1  # gradients, and one moment or two
@@ -176,11 +179,11 @@ def check_model(cfg: Config, root: Path = ROOT) -> None:
         for file in sorted(folder.glob("[!.]*.safetensors")):
             with safe_open(file, "pt"):  # reads the header, in which each tensor has its place
                 pass
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, SafetensorError, OSError) as error:
         said = str(error)
         if not said.startswith("params.yaml: "):
             said = f"params.yaml: model.init_from={name}: {said}"
-        if isinstance(error, SafetensorError):
+        if not isinstance(error, ValueError):
             said += f"; {folder} is damaged: make or fetch it again"
         raise ConfigError(said) from None
 

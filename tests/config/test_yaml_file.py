@@ -1,6 +1,7 @@
 """read_yaml gives what DVC's own parser gives, and errors of one line."""
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,11 @@ def test_merge_updates_mappings_and_replaces_the_rest() -> None:
 
 
 @pytest.mark.parametrize(("content", "said"), [
+    (b"# " + b"x" * 10**6, "is larger than 1 MB; it must be a readable file of at most 1 MB"),
+    (b"x: " + b"[" * 5000, "is nested too deeply"),
+    (b"a: &a {b: *a}\n", "remove its aliases"),
+    (b"a0: &a0 x\n" + b"".join(b"a%d: &a%d {k: *a%d, l: *a%d}\n" % (i, i, i - 1, i - 1)
+                               for i in range(1, 40)), "remove its aliases"),
     ("a: 1\n".encode("utf-16"), "byte 0xff is not UTF-8; save it as UTF-8"),
     (b"".join(b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 10) if i else b"x")
               for i in range(10)) + b"- 1\n", "line 11"),
@@ -128,7 +134,8 @@ def test_a_file_that_would_take_for_ever(content: bytes, said: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("make", [
-    Path.mkdir, lambda path: path.symlink_to("/nowhere"), lambda path: path.symlink_to(path)])
+    os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.symlink_to("/nowhere"), lambda path: path.symlink_to(path)])
 def test_what_is_no_file_is_not_opened(make: Any, tmp_path: Path) -> None:
     make(tmp_path / "params.yaml")
     with pytest.raises(ConfigError, match=r"params.yaml"):

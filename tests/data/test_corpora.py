@@ -142,3 +142,11 @@ def test_tiny_shakespeare_gives_nanogpts_figures(tmp_path, monkeypatch, encoding
     assert (totals["train"].tokens, totals["val"].tokens) == (train, val)
     if encoding == "char":
         assert read_manifest(tmp_path / "out").tokenizer["n_vocab"] == 65
+
+
+@pytest.mark.parametrize("corpus", ["files", "shards"])
+def test_a_file_that_cannot_be_read_is_a_mistake_of_the_params(corpus, tmp_path, monkeypatch):
+    for place in (tmp_path / "gone.txt", tmp_path):
+        monkeypatch.setattr(corpora, "_found", lambda cfg, place=place: {str(place): place})
+        with pytest.raises(ConfigError, match=rf"download.files: {place} must be .*leave it out"):
+            download(config(corpus, files=["*"]), tmp_path / "raw")

@@ -76,3 +76,13 @@ def test_the_command_and_what_it_refuses(files, tmp_path):
 def test_runs_without_a_common_question_are_not_compared():
     with pytest.raises(ValueError, match="none of A's 1 questions is among B's 2"):
         list(compare({1: record(1, 0)}, {2: record(2, 0), 3: record(3, 0)}))
+
+
+@pytest.mark.parametrize("index", ["x", None, 1.5])
+def test_a_question_without_a_number_is_no_record(index, tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps(record(1, 0)) + "\n" + json.dumps(record(index, 0)) + "\n")
+    for text in (file.read_text(), "[" * 10**5):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"a.jsonl: must be a hellaswag.jsonl"):
+            read_records(file)

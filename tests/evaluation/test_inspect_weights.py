@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pipeline import inspect_model
 from pipeline.cli import one_line
@@ -99,3 +100,17 @@ def test_a_name_that_the_hub_does_not_know_is_the_argument_s_fault(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = refused(monkeypatch, capsys, "nobody/nothing")
     assert said.startswith("DIR='nobody/nothing' must be a model directory or a model on the Hub")
+
+
+@pytest.mark.parametrize("name", ["wpe.weight", "h.0.attn.c_attn.weight", "\x1b[31m.weight"])
+def test_tensors_that_no_such_model_has_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = ModelConfig(architecture="gpt", n_layer=1, n_head=2, n_embd=16, block_size=8,
+                      dropout=0.0, bias=True, init_from=None)
+    save_model(tmp_path / "m", build_model(cfg, 3), cfg, None)
+    weights = load_file(tmp_path / "m/model.safetensors")
+    save_file(weights | {f"transformer.{name}": torch.ones(3)}, tmp_path / "m/model.safetensors")
+    (tmp_path / "m/SHA256SUMS").unlink()
+    said = refused(monkeypatch, capsys, str(tmp_path / "m"))
+    assert said.startswith(f"{tmp_path}/m: ") and "(3,)" in said and "\x1b" not in said

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from reprogpt.config import SuitesConfig
 from reprogpt.errors import ConfigError
+from reprogpt.evaluation import text_files
 from reprogpt.evaluation.report import evaluate
 from reprogpt.formats import huggingface as hf
 from tests.small_project import ALONE, TEXT, TOKENIZER, evaluating, trained_project
@@ -56,3 +57,9 @@ def test_held_out_files_may_lie_anywhere(root, tmp_path_factory):
     suites = SuitesConfig(held_out=[f"{elsewhere}/*.txt"])
     result = evaluate(evaluating(suites=suites, hellaswag_examples=0), ALONE, "auto", root)
     assert result["held_out"][f"{elsewhere}/a.txt"]["tokens"] == 74
+
+
+def test_a_held_out_file_that_vanishes_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "matching", lambda *_: {"a.txt": tmp_path / "a.txt"})
+    with pytest.raises(ConfigError, match=r"held_out: a.txt: must be a readable file"):
+        text_files.score_files(None, ["*"], TOKENIZER, ALONE, tmp_path, 1)

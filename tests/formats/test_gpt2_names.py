@@ -59,3 +59,10 @@ def test_a_switch_makes_it_another_model(changes: dict, is_one: bool) -> None:
     cfg = ModelConfig(**{**model_config().model_dump(), **changes})
     assert is_gpt2(cfg) == is_one
     assert to_config(cfg, 65, None)["model_type"] == ("gpt2" if is_one else "reprogpt")
+
+
+def test_tensors_of_odd_shapes_and_names_are_left_to_the_check_of_shapes() -> None:
+    odd = {"h.0.attn.c_attn.weight": torch.ones(2, 3, 4), "h.0.mlp.c_fc.weight": torch.ones(())}
+    back = from_gpt2(odd | {"lm_head.weight": torch.ones(2, 2)}, True, HERE)
+    assert {name: tuple(tensor.shape) for name, tensor in back.items()} == {
+        "h.0.attn.c_attn.weight": (4, 3, 2), "h.0.mlp.c_fc.weight": ()}

@@ -213,7 +213,8 @@ def test_what_cannot_be_loaded_is_refused_in_a_line(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("[]", "must hold a mapping"), ('{"model_type": "reprogpt"}', "config.json"),
+    ("[]", "must hold a mapping"), ("[" * 10**5, "is damaged"),
+    ('{"model_type": "reprogpt"}', "config.json"),
     ('{"model_type": "reprogpt", "reprogpt": {"n_layer": 1}}', "config.json"),
 ])
 def test_a_damaged_config_is_told_in_a_line(tmp_path, text, message):

@@ -4,6 +4,9 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
+from pipeline.summary import figures
 from tests.conftest import run
 
 TRAIN = {"steps": 1000, "tokens": 512_000, "epochs": 0.37, "train_loss": 5.152, "mfu": None,
@@ -58,3 +61,10 @@ def test_without_a_run_it_says_which_file_is_missing(checkout: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("metrics/train.json is missing")
     assert "make repro" in done.stderr
+
+
+def test_damaged_figures_are_told_with_their_files() -> None:
+    for train, scores in (("{", "{}"), ("[" * 10**5, "{}"), ("{}", "{}"), ("[]", "{}"), (
+            json.dumps(TRAIN | {"steps": None}), json.dumps(EVAL))):
+        with pytest.raises(ValueError, match=r"metrics/eval.json is damaged .*; remove both"):
+            figures("tiny", train, scores, "")

@@ -66,3 +66,18 @@ def test_muon_shares_its_work_already() -> None:
     for sharding in ({"parallel": "fsdp"}, {"shard_optimizer": True}):
         with pytest.raises(ConfigError, match=r"train\.optimizer=muon .*; set it to adamw"):
             config(train={"optimizer": "muon"}, runtime=sharding)
+
+
+def test_a_moment_of_another_shape_is_refused_with_the_file(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = {"step": 4, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+             "scaler": {}}
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    checkpoint.load_into(model, optimizer, scaler, state, tmp_path)
+    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(2, 4)
+    with pytest.raises(ValueError, match=r"step_000004.pt: .*exp_avg of parameter 0 is \(2, 4\), "
+                       r"not \(2, 3\).*remove it"):
+        checkpoint.load_into(model, optimizer, scaler, state, tmp_path)

@@ -4,11 +4,18 @@ That is ruamel.yaml for YAML 1.2: `6e-4` is a number, `on` is text, a repeated k
 run uses the values that `dvc params diff` shows.
 """
 
+import errno
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reprogpt.errors import ConfigError
+
+MAX_BYTES = 10**6
+"""Of a YAML file: ruamel.yaml parses about 1 MB a second, and every command reads params.yaml."""
+MAX_VALUES = 10**5
+"""Values of a YAML file, an alias (*name) counted as all that it repeats."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -20,13 +27,20 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     fix = ("`python -m pipeline.preset shakespeare` writes it"
            if Path(path).name == "params.yaml" else "run from the project's root")
     try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, "is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, "is larger than 1 MB")
         text = Path(path).read_text(encoding="utf-8")
         values = YAML(typ="safe").load(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; {fix}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply; {fix}") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; it must be a readable "
-                          "file") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; it must be a readable file "
+                          "of at most 1 MB") from None
     except (YAMLError, ValueError) as error:
         line, problem, fix = 0, str(error), "correct it"
         if isinstance(error, UnicodeDecodeError):
@@ -43,6 +57,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         found = "is empty" if values is None else f"holds a {type(values).__name__}"
         raise ConfigError(f"{path}: {found} and must be a mapping of sections; {fix}")
+    left, count = [values], 0
+    while left:
+        value, count = left.pop(), count + 1
+        if count > MAX_VALUES:
+            raise ConfigError(f"{path}: has more than {MAX_VALUES} values; remove its aliases "
+                              "(*name), which repeat others")
+        left += value.values() if isinstance(value, dict) else (
+            value if isinstance(value, list) else ())
     return values
 
 

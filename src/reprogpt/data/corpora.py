@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reprogpt.config import CorpusConfig, DownloadConfig, HubConfig, TaskConfig
 from reprogpt.data.arithmetic import END, VERSION, held_out, longest, problems
@@ -21,6 +21,7 @@ from reprogpt.storage.fetch import Mirrored, fetch, web
 from reprogpt.storage.files import make_empty, sha256_of
 from reprogpt.tokens.shard_format import open_tokens
 
+T = TypeVar("T")
 TINY_SHAKESPEARE = Mirrored(
     "tinyshakespeare.txt",
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
@@ -57,7 +58,8 @@ def _tinyshakespeare(cfg: CorpusConfig) -> Corpus:
 def _files(cfg: CorpusConfig) -> Corpus:
     """The user's own files, in the order of their paths."""
     names = [str(path) for path in _found(cfg).values()]
-    sums = [sha256_of(Path(name)) for name in progress(names, "checksums", unit=" files", delay=1)]
+    sums = [_read(Path(name), sha256_of)
+            for name in progress(names, "checksums", unit=" files", delay=1)]
     return (f"{len(names)} files, {_revision(sums)}",
             [_file(name, total, cfg.text_field) for name, total in zip(names, sums, strict=True)])
 
@@ -75,7 +77,17 @@ def _found(cfg: CorpusConfig) -> dict[str, Path]:
 
 def _file(name: str, sha256: str, field: str) -> Source:
     return Source(name, f"{kind_of(name)} {Path(name).suffix} {field} {sha256}",
-                  lambda first: read_file(name, lambda: Path(name).open("rb"), field, first))
+                  lambda first: read_file(name, lambda: _read(Path(name), lambda p: p.open("rb")),
+                                          field, first))
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    """What ``read`` gives for a file of the user's. Raises ConfigError if it cannot be read."""
+    try:
+        return read(path)
+    except OSError as error:
+        raise ConfigError(f"params.yaml: download.files: {path} must be a file that can be read "
+                          f"({error.strerror}); change its permissions, or leave it out") from None
 
 
 def _revision(sums: list[str]) -> str:
@@ -155,7 +167,7 @@ def download(cfg: DownloadConfig, out_dir: Path) -> Meta:
 def survey(found: dict[str, Path]) -> list[dict[str, Any]]:
     """Path, split, sha256 and tokens of each shard. Raises ConfigError, naming a bad file."""
     shards = [{"path": name, "split": "val" if "val" in path.name else "train",
-               "sha256": sha256_of(path), "tokens": len(open_tokens(path))}
+               "sha256": _read(path, sha256_of), "tokens": len(open_tokens(path))}
               for name, path in found.items()]
     for split in ("train", "val"):
         if not any(shard["tokens"] for shard in shards if shard["split"] == split):

@@ -26,9 +26,10 @@ def read_records(file: Path) -> Records:
     """Reads a hellaswag.jsonl. Raises OSError, and ValueError for one without questions."""
     try:
         records = parse_records(file.read_text(encoding="utf-8"))
-        if records and all(record.keys() >= _KEYS for record in records.values()):
+        if records and all(type(index) is int and record.keys() >= _KEYS
+                           for index, record in records.items()):
             return records
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         pass
     raise ValueError(f"{file}: must be a hellaswag.jsonl of the stage evaluate, with questions "
                      "(evaluate.hellaswag_examples); run that stage, or name another file")

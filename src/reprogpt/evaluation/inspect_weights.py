@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from reprogpt.evaluation.plots import curves, image, render
-from reprogpt.formats.huggingface import Weights, read_weights
+from reprogpt.formats.huggingface import Weights, read_checked
 from reprogpt.storage.files import write_bytes
 from reprogpt.tokens.tokenizers import load_tokenizer
 
@@ -24,7 +24,7 @@ def inspect(folder: Path, out: Path, text: str) -> str:
     ``text``: its tokens' embeddings are shown, if there is a tokenizer. Raises ValueError without
     a model.
     """
-    weights = read_weights(folder)
+    weights = read_checked(folder)
     cfg, tensors = weights.cfg, weights.tensors
     parts = [f"# {folder}",
              f"{cfg.architecture}: {cfg.n_layer} layers, {cfg.n_head} heads, {cfg.n_embd} channels,"

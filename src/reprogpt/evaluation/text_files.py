@@ -49,6 +49,9 @@ def score_files(model: GPT, globs: Sequence[str], tokenizer: Tokenizer, process:
         try:
             raw = path.read_bytes()
             ids = tokenizer.encode(raw.decode(TEXT_ENCODING))
+        except OSError as error:
+            raise ConfigError(f"{key}: must be a readable file ({error.strerror}); change its "
+                              "permissions") from None
         except ValueError as error:
             raise ConfigError(f"{key}: must be text that the model's tokenizer knows: {error}"
                               ) from None

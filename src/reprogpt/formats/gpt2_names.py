@@ -110,9 +110,10 @@ def from_gpt2(tensors: Mapping[str, Tensor], bias: bool, path: Path,
                 raise ValueError(f"{path}: its config says bias false, but {name} is not zero; "
                                  "one of the two is another model's")
             continue
-        ours[name] = tensor.t() if conv1d and name.endswith(_CONV1D) else tensor
-    head = tensors.get("lm_head.weight")
-    if head is not None and not torch.equal(head, ours["wte.weight"]):
+        # (0, -1): of any dimensions, so that who compares shapes can name one that is no matrix
+        ours[name] = tensor.transpose(0, -1) if conv1d and name.endswith(_CONV1D) else tensor
+    head, wte = tensors.get("lm_head.weight"), ours.get("wte.weight")
+    if head is not None and wte is not None and not torch.equal(head, wte):
         raise ValueError(f"{path}: lm_head.weight differs from wte.weight, but GPT-2's head is "
                          "tied; choose another init_from")
     return ours

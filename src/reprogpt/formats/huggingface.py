@@ -96,14 +96,21 @@ def save_model(folder: Path, model: nn.Module, cfg: ModelConfig,
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[GPT, ModelConfig]:
     """The model in a directory, ours or any GPT-2, float32, in eval mode; and its config."""
+    weights = read_checked(folder)
+    model = build_model(weights.cfg, weights.vocab_size)
+    load_weights(model, weights)
+    return model.to(device).eval(), weights.cfg
+
+
+def read_checked(folder: Path) -> Weights:
+    """:func:`read_weights`, with exactly the tensors of a model of its config. Raises ValueError.
+    """
     weights = read_weights(folder)
     if weights.cfg.n_layer > max(1000, len(weights.tensors)):  # 1000 cost a second to lay out
         raise ValueError(f"{folder}/config.json: n_layer={weights.cfg.n_layer}, but the file has "
                          f"only {len(weights.tensors)} tensors; {AGAIN}")
     _check_tensors(model_shapes(weights.cfg, weights.vocab_size), weights)
-    model = build_model(weights.cfg, weights.vocab_size)
-    load_weights(model, weights)
-    return model.to(device).eval(), weights.cfg
+    return weights
 
 
 @torch.no_grad()
@@ -167,7 +174,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
     check_sums(path, ["config.json"], AGAIN)
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}/config.json: is damaged ({error}); {AGAIN}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}/config.json: must hold a mapping; {AGAIN}")
@@ -223,6 +230,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             return load_file(single)
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         return {k: v for file in files for k, v in load_file(path / Path(file).name).items()}
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError,
+            RecursionError) as error:
         raise ValueError(f"{path}: its safetensors are damaged or incomplete ({error}); "
                          f"{AGAIN}") from None

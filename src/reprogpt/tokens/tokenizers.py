@@ -216,7 +216,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             if model["type"] == "BPE" and EOT in model["vocab"]:
                 pairs = (m if isinstance(m, str) else " ".join(m) for m in model["merges"])
                 return BpeTokenizer("#version: 0.2\n" + "\n".join(pairs) + "\n", model["vocab"])
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError,
+            RecursionError) as error:
         raise ValueError(f"{folder}: {' or '.join(names)} is damaged, or no GPT-2 or character "
                          f"tokenizer ({_reason(error)}); make or fetch it again") from None
     raise ValueError(f"{folder}: holds no tokenizer (char_vocab.json, or vocab.json and "

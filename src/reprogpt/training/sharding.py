@@ -54,8 +54,14 @@ def load_model_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads a full state into an optimizer, whose parameters may be sharded."""
+    """Loads a full state into an optimizer, whose parameters may be sharded. Raises ValueError for
+    a moment of another shape than its parameter's: torch would take it."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, of_parameter in state["state"].items():
+        for name, value in of_parameter.items():
+            shape, own = tuple(getattr(value, "shape", ())), tuple(parameters[i].shape)
+            if shape not in ((), own):  # (): a counter
+                raise ValueError(f"optimizer: {name} of parameter {i} is {shape}, not {own}")
     optimizer.load_state_dict(state | {"state": {
         i: {name: _shard_like(value, parameters[i]) for name, value in of_parameter.items()}
         for i, of_parameter in state["state"].items()}})

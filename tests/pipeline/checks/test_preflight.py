@@ -105,6 +105,9 @@ def test_a_model_to_start_from_must_have_the_shape(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=named):
         preflight(config(model=same, tokenize=char))
     weights.unlink()
+    (tmp_path / "m/other.safetensors").symlink_to("/nowhere")
+    with pytest.raises(ConfigError, match=named + ".*nowhere|No such file.*fetch it again"):
+        check_model(config(model=same, tokenize=char))
     with pytest.raises(ConfigError, match=r"init_from='.*' must hold config.json and "):
         preflight(config(model=same, tokenize=char))
 
@@ -123,14 +126,15 @@ def test_a_model_from_the_hub_is_judged_once_it_is_in_data_init(tmp_path: Path) 
     ({"model": {"n_embd": 2**20}}, "model.n_embd"),
     ({"model": {"block_size": 2**20}, "train": {"batch_tokens": 2**20, "val_tokens": 2**20}},
      "model.n_embd"),
+    ({"model": {"ngram_rows": [2, 10**9]}}, "model.ngram_rows"),
     ({"train": {"batch_tokens": 2**29}, "runtime": {"micro_batch": 2**23}}, "runtime.micro_batch"),
 ])
 def test_what_no_memory_here_can_hold(changes: dict[str, Any], key: str,
                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory_limit", lambda: 4e9)
     check_memory(config())
-    with pytest.raises(ConfigError, match=rf"{key}=\d+ .*needs more than [\d,.]+ GB of memory, and "
-                       r"this machine gives 4.0 GB; lower it"):
+    with pytest.raises(ConfigError, match=rf"{key}=[\d\[].* needs more than [\d,.]+ GB of "
+                       r"memory, and this machine gives 4.0 GB; lower it"):
         check_memory(config(**changes))
 
 
