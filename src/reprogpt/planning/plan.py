@@ -18,7 +18,7 @@ from reprogpt.runtime.workers import usable_cores
 from reprogpt.tokens.manifest import Manifest
 from reprogpt.training.auto import GPU_MICRO_TOKENS
 from reprogpt.training.batch_schedule import batch_sizes
-from reprogpt.training.measured_speed import measured_speed
+from reprogpt.planning.measured_speed import measured_speed
 
 EDU = 9_953_989_344
 """GPT-2 tokens of FineWeb-Edu's 10BT sample by build-nanogpt's fineweb.py, 100 shards; a token has
