@@ -28,8 +28,8 @@ def main() -> None:
     options = parser.parse_args()
     cfg = (Config.parse(values_of(options.preset), source=f"presets/{options.preset}.yaml")
            if options.preset else load_params(PARAMS_FILE))
-    from reprogpt.training.plan import plan
-    from reprogpt.training.plan_text import page, summary
+    from reprogpt.planning.plan import plan
+    from reprogpt.planning.plan_text import page, summary
 
     found = plan(cfg, manifest_of(cfg), options.measure)
     print(json.dumps(found, indent=1) if options.json

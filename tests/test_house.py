@@ -17,6 +17,7 @@ FLOORS = (
     ("encoding", "generation"),
     ("evaluation",),
     ("training",),
+    ("planning",),
 )
 """From the ground up: a package imports only packages of lower floors (and itself)."""
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}

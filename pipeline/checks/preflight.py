@@ -129,7 +129,7 @@ def check_memory(cfg: Config) -> None:
     have = memory_limit()
     if not gpu_count(cfg.runtime.device) and cfg.runtime.device in ("auto", "cpu"):
         need *= 3 if cfg.train.max_steps else 1  # gradients, and one moment or two
-        row = 16 * L * T * C  # activations; training/plan.py: 36 to 64
+        row = 16 * L * T * C  # activations; planning/plan.py: 36 to 64
         rows = 1 if limit == "auto" else min(limit, cfg.train.batch_tokens // T)
         if need + row <= have:
             key = f"runtime.micro_batch={rows}"

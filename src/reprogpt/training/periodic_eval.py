@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reprogpt.evaluation.hellaswag import read_questions, score_questions
-from reprogpt.evaluation.published import nearest
+from reprogpt.evaluation.published import METRICS, nearest
 from reprogpt.generation.samples import blocks, encode_prompts, read_prompts, write
 from reprogpt.launch.run_dir import RunDir
 from reprogpt.model.gpt import GPT
 from reprogpt.runtime.distributed import Process
 from reprogpt.storage.files import write_bytes
 from reprogpt.tokens.tokenizers import Tokenizer
-
-SCORES = ("acc", "acc_norm", "lm_eval_acc", "lm_eval_acc_norm")
 
 
 class Probes:
@@ -68,10 +66,10 @@ def _due(step: int, interval: int | None) -> bool:
 
 def _csv(records: Sequence[dict[str, Any]]) -> str:
     """Scores by step; the published figures are constant columns, which a plot draws as lines."""
-    rows = [",".join(("step", *SCORES, "gpt2_acc_norm", "gpt3_acc_norm"))]
+    rows = [",".join(("step", *METRICS, "gpt2_acc_norm", "gpt3_acc_norm"))]
     for record in (r for r in records if "hellaswag" in r):
         published = [ref.scores["acc_norm"] for ref in nearest(record["parameters"]).values()]
-        values = [record["step"], *(record["hellaswag"][name] for name in SCORES), *published]
+        values = [record["step"], *(record["hellaswag"][name] for name in METRICS), *published]
         rows.append(",".join(f"{value:g}" for value in values))
     return "\n".join(rows) + "\n"
 

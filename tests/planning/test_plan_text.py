@@ -4,8 +4,8 @@ import pytest
 
 from pipeline.preset import names, values_of
 from reprogpt.config import Config
-from reprogpt.training.plan import plan
-from reprogpt.training.plan_text import duration, human, page, parts_table, summary
+from reprogpt.planning.plan import plan
+from reprogpt.planning.plan_text import duration, human, page, parts_table, summary
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "presets"

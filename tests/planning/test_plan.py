@@ -10,9 +10,9 @@ from pipeline.preset import names, values_of
 from reprogpt.config import Config, merge
 from reprogpt.config.recipe import ARCHITECTURES
 from reprogpt.model.gpt import GPT
+from reprogpt.planning import plan as module
+from reprogpt.planning.plan import plan
 from reprogpt.tokens.manifest import Manifest, Totals
-from reprogpt.training import plan as module
-from reprogpt.training.plan import plan
 from tests.conftest import ROOT
 from tests.small_models import model_config
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from reprogpt.training import measured_speed as module
+from reprogpt.planning import measured_speed as module
 from tests.tiny_runs import config
 
 

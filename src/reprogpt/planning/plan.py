@@ -12,13 +12,14 @@ from torch import nn
 
 from reprogpt.config import Config, CorpusConfig, TaskConfig
 from reprogpt.data.arithmetic import longest
+from reprogpt.formats.gpt2_names import GPT2_VOCAB
 from reprogpt.model.registry import model_shapes
+from reprogpt.planning.measured_speed import measured_speed
 from reprogpt.runtime.device import PEAK_FLOPS
 from reprogpt.runtime.workers import usable_cores
 from reprogpt.tokens.manifest import Manifest
 from reprogpt.training.auto import GPU_MICRO_TOKENS
 from reprogpt.training.batch_schedule import batch_sizes
-from reprogpt.training.measured_speed import measured_speed
 
 EDU = 9_953_989_344
 """GPT-2 tokens of FineWeb-Edu's 10BT sample by build-nanogpt's fineweb.py, 100 shards; a token has
@@ -26,8 +27,8 @@ EDU = 9_953_989_344
 CORPORA = {"shakespeare": (1_542_198, 4_998_144), "tinyshakespeare": (338_025, 1_115_394),
            "fineweb-edu": (EDU, EDU * 4.67), "sample-100BT": (10 * EDU, EDU * 46.7)}
 """GPT-2 tokens and bytes of a corpus, or of a Hub data set's configuration, both splits."""
-GPT2_VOCAB, CHAR_VOCAB = 50257, 65
-"""Vocabularies before there is a manifest; that of characters is Tiny Shakespeare's."""
+CHAR_VOCAB = 65
+"""Before there is a manifest: Tiny Shakespeare's."""
 ASSUMED_MFU = {"T4": 0.35, "RTX 4090": 0.35, "A100": 0.35, "H100": 0.43, "H200": 0.43}
 """The share of a GPU's peak that training uses. 0.43 is what gpt2-124m reached on one H200
 (benchmarks/README.md), and H100 has the same peak; 0.35 stands where nothing was measured."""
