@@ -7,6 +7,7 @@ the log-likelihoods that it asks a model for come from prefix_trees.py.
 import difflib
 import os
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,26 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
     """
     manager = check_tasks(suites, root)
     import datasets
-    from lm_eval.api.model import TemplateLM
     from lm_eval.evaluator import simple_evaluate
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    if isinstance(tokenizer, CharTokenizer):
-        tokenizer = CharTokenizer(tokenizer.characters, unknown="drop")
-    block_size = model.cfg.block_size
-    truncated: set[tuple[str, int]] = set()
+    scorer = _scorer(model, tokenizer, process, at_once)
+    os.environ["DISABLE_MULTIPROC"] = "1"  # lm_eval's: no forks beside torch's threads
+    with patch.object(datasets, "load_dataset", _reader(suites, root)):
+        found = simple_evaluate(scorer, tasks=suites.tasks, task_manager=manager,
+                                bootstrap_iters=BOOTSTRAPS, log_samples=False) or {"results": {}}
+    rows = Counter(task for task, _ in scorer.truncated)
+    return {name: {"examples": scores["sample_len"],
+                   **({"truncated": rows[name]} if name in found["n-samples"] else {}),
+                   **{key.removesuffix(",none"): round(float(value), 6)
+                      for key, value in scores.items() if "," in key and value != "N/A"}}
+            for name, scores in found["results"].items() if "sample_len" in scores}
+
+
+def _reader(suites: SuitesConfig, root: Path) -> Callable[..., Any]:
+    """datasets.load_dataset, but from task_files/owner/name or task_files/owner/name/configuration
+    where there is such a folder."""
+    import datasets
+
     of_the_hub = datasets.load_dataset
 
     class Splits(datasets.DatasetDict):
@@ -74,7 +87,6 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
                               f"add the file {split}.jsonl or the like")
 
     def load_dataset(path: str, name: str | None = None, **options: Any) -> Any:
-        """From task_files/owner/name or task_files/owner/name/configuration; else from the Hub."""
         source, configuration = path, name
         if suites.task_files and (here := local_path(suites.task_files, root) / path).is_dir():
             source = str(here)
@@ -89,8 +101,22 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
                 f"{path}, then here evaluate.suites.task_files: FOLDER") from None
         return Splits(found) if isinstance(found, datasets.DatasetDict) else found
 
+    return load_dataset
+
+
+def _scorer(model: GPT, tokenizer: Tokenizer, process: Process, at_once: int | None) -> Any:
+    """The model as lm_eval asks it; ``truncated`` has the (task, example) that did not fit."""
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    if isinstance(tokenizer, CharTokenizer):
+        tokenizer = CharTokenizer(tokenizer.characters, unknown="drop")
+    block_size = model.cfg.block_size
+
     class Scorer(TemplateLM):
-        """The model as lm_eval asks it. TemplateLM splits text into context and ending tokens."""
+        """TemplateLM splits text into the tokens of context and ending."""
+
+        truncated: set[tuple[str, int]] = set()  # noqa: RUF012 (of this one scorer)
 
         @property
         def eot_token_id(self) -> int:
@@ -108,8 +134,8 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
 
         def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
             pairs = [pair for _, *pair in requests]
-            truncated.update(asked for asked, pair in zip(self.asked, pairs, strict=True)
-                             if sum(map(len, pair)) > block_size + 1)
+            self.truncated.update(asked for asked, pair in zip(self.asked, pairs, strict=True)
+                                  if sum(map(len, pair)) > block_size + 1)
             return score_pairs(model, pairs, process, at_once)
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
@@ -121,13 +147,4 @@ def run_tasks(suites: SuitesConfig, model: GPT, tokenizer: Tokenizer, process: P
         def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
             raise ConfigError(NO_TEXT.format(requests[0].task_name))
 
-    os.environ["DISABLE_MULTIPROC"] = "1"  # lm_eval's: no forks beside torch's threads
-    with patch.object(datasets, "load_dataset", load_dataset):
-        found = simple_evaluate(Scorer(), tasks=suites.tasks, task_manager=manager,
-                                bootstrap_iters=BOOTSTRAPS, log_samples=False) or {"results": {}}
-    rows = Counter(task for task, _ in truncated)
-    return {name: {"examples": scores["sample_len"],
-                   **({"truncated": rows[name]} if name in found["n-samples"] else {}),
-                   **{key.removesuffix(",none"): round(float(value), 6)
-                      for key, value in scores.items() if "," in key and value != "N/A"}}
-            for name, scores in found["results"].items() if "sample_len" in scores}
+    return Scorer()

@@ -108,6 +108,7 @@ def test_a_model_to_start_from_must_have_the_shape(tmp_path: Path) -> None:
     (tmp_path / "m/other.safetensors").symlink_to("/nowhere")
     with pytest.raises(ConfigError, match=named + ".*nowhere|No such file.*fetch it again"):
         check_model(config(model=same, tokenize=char))
+    (tmp_path / "m/other.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"init_from='.*' must hold config.json and "):
         preflight(config(model=same, tokenize=char))
 
