@@ -3,7 +3,7 @@
     python benchmarks/time_to_loss.py TOKENS [--preset modern-char] [--steps 220] [--seeds 1 2 3]
         [--target 1.90] [--nanogpt DIR] [--threads N] [--cpu-time] [--json FILE]
     python benchmarks/time_to_loss.py TOKENS --preset modern-124m --device cuda --steps 285
-        --batch-tokens 32768 --val-tokens 524288 --nanogpt DIR
+        --batch-tokens 32768 --val-tokens 524288 --nanogpt DIR [--set model.ngram_rows=[65536]]
 
 TOKENS is a folder of shards (data/tokens after `make preset NAME=modern-char; dvc repro tokenize`).
 Validation is a sweep of the held-out split, outside the clock as compilation is; it is taken at
@@ -30,7 +30,8 @@ import torch
 
 from benchmarks.machine import heading, write
 from benchmarks.peers import nanogpt_module
-from reprogpt.config import Config, merge, read_yaml
+from benchmarks.preset_step import params
+from reprogpt.config import Config
 from reprogpt.evaluation.validation import validation_loss
 from reprogpt.model.registry import build_model
 from reprogpt.runtime.device import (
@@ -72,11 +73,8 @@ PEERS = {"modern-char": Peer(4, 4, 128, 64, 12, 2000, 1e-3, 100, 0.99),
          "modern-124m": Peer(12, 12, 768, 1024, 64, 470, 6e-4, 50, 0.95)}
 
 
-def preset_run(tokens: Path, name: str, changes: dict[str, Any], device: torch.device,
-               val_tokens: int | None) -> Run:
+def preset_run(tokens: Path, cfg: Config, device: torch.device, val_tokens: int | None) -> Run:
     """The step of `reprogpt.training.trainer` with a preset's params; compiled on a GPU."""
-    base = read_yaml(ROOT / "presets/shakespeare.yaml")
-    cfg = Config.parse(merge(merge(base, read_yaml(ROOT / f"presets/{name}.yaml")), changes))
     precision = resolve_precision(cfg.train.precision, device)
     set_determinism(cfg.train.deterministic, precision)
     tokenizer, process = load_tokenizer(tokens / "tokenizer"), Process(0, 1, device)
@@ -183,6 +181,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=1.90, help="without nanoGPT, whose last "
                         "loss is the target otherwise")
     parser.add_argument("--batch-tokens", type=int, help="instead of the preset's")
+    parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--val-tokens", type=int, help="of the held-out split; all without")
     parser.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT")
     parser.add_argument("--peer-steps", type=int, help="instead of PEERS'")
@@ -197,8 +196,9 @@ def main() -> None:
     device, peer = pick_device(args.device), PEERS[args.preset]
     peer = peer._replace(steps=args.peer_steps or peer.steps)
     now = time.process_time if args.cpu_time else time.perf_counter
-    train = {"max_steps": args.steps}
-    train |= {"batch_tokens": args.batch_tokens} if args.batch_tokens else {}
+    changes = [f"train.max_steps={args.steps}", *args.set]
+    changes += [f"train.batch_tokens={args.batch_tokens}"] if args.batch_tokens else []
+    cfg = params(args.preset, changes, any_order=False)
     rows = []
     print(heading(device))
     print("| run | seed | steps | val loss | seconds | seconds to target |")
@@ -208,8 +208,8 @@ def main() -> None:
         runs.append(("nanoGPT", 1, peer.steps, partial(nanogpt_run, args.tokens, args.nanogpt, 1,
                                                        peer, device, args.val_tokens)))
     runs += [(args.preset, seed, args.steps,
-              partial(preset_run, args.tokens, args.preset, {"train": train, "seed": seed},
-                      device, args.val_tokens))
+              partial(preset_run, args.tokens, cfg.model_copy(update={"seed": seed}), device,
+                      args.val_tokens))
              for seed in args.seeds]
     target = args.target
     for name, seed, steps, make in runs:
