@@ -29,10 +29,7 @@ if _inherited.split(os.pathsep)[0] != SRC:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SRC, _inherited)))
 
 from pipeline.cli import STOPPED, Parser, full_memory, require, stop  # noqa: E402
-from reprogpt.runtime.contention import bound_spinning  # noqa: E402
 from reprogpt.runtime.signals import die_with_parent  # noqa: E402
-
-bound_spinning(os.environ)
 
 if "DVC_STAGE" in os.environ:  # a stage ends when DVC does, also when that is killed
     parent = os.getppid()
@@ -51,9 +48,11 @@ from pipeline.queue_share import take_share  # noqa: E402
 from pipeline.stage_times import recorded  # noqa: E402
 from reprogpt.config import Config  # noqa: E402
 from reprogpt.errors import DISK, ConfigError, out_of_memory, unwritable  # noqa: E402
+from reprogpt.runtime.contention import bound_spinning  # noqa: E402
 from reprogpt.storage.files import sweep  # noqa: E402
 from reprogpt.storage.paths import cache_dir  # noqa: E402
 
+bound_spinning(os.environ)  # before torch is imported
 DVC_FILE = Path("dvc.yaml")
 PARAMS_FILE = Path("params.yaml")
 

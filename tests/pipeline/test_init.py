@@ -83,3 +83,11 @@ def test_windows_is_told_of_wsl() -> None:
     assert done.returncode == 1
     assert "WSL" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_python_without_the_packages_is_told_so_in_one_line(checkout: Path) -> None:
+    """-S: no site-packages, as in a shell in which the environment is not on the PATH."""
+    done = run("python", "-S", "-m", "pipeline.plan", cwd=checkout)
+    assert done.returncode == 2
+    assert "it is not the project's Python; make setup" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
